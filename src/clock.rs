@@ -1,0 +1,99 @@
+//! The machine's clocks, read in one place.
+//!
+//! Intervals, pulses and time-outs use [`std::time::Instant`] (monotonic). The ledger keeps [`Stamp`]s: UTC for people, and time
+//! since boot together with the boot's ID, so that the age of a record survives a clock that jumps from 1970 to now.
+
+use std::fmt;
+
+use jiff::{Timestamp, tz::Offset};
+use rustix::time::{ClockId, clock_gettime};
+
+/// A point in time as the ledger keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Milliseconds since 1970-01-01T00:00:00Z by the machine's real-time clock; may be wrong or jump.
+    pub utc_ms: i64,
+    /// Milliseconds since this boot, suspended time included; never jumps within one boot.
+    pub boottime_ms: i64,
+    /// Whether the kernel held the real-time clock to be synchronized.
+    pub synchronized: bool,
+}
+
+impl Stamp {
+    /// Reads the clocks now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { utc_ms: clock_ms(ClockId::Realtime), boottime_ms: clock_ms(ClockId::Boottime), synchronized: is_synchronized() }
+    }
+}
+
+fn clock_ms(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
+    // tv_nsec and tv_sec are narrower than 64 bits on some 32-bit targets.
+    #[allow(clippy::useless_conversion)]
+    let (seconds, nanoseconds) = (i64::from(time.tv_sec), i64::from(time.tv_nsec));
+    seconds * 1000 + nanoseconds / 1_000_000
+}
+
+/// Whether the kernel's clock is synchronized, as `adjtimex(2)` tells it (state other than `TIME_ERROR`).
+#[must_use]
+pub fn is_synchronized() -> bool {
+    // No maintained safe wrapper reads this state without the right to set the clock; modes = 0 only reads.
+    #[allow(unsafe_code)]
+    // SAFETY: timex is plain integers, for which all zeroes are valid; the kernel writes only into the struct handed to it.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    state >= 0 && state != libc::TIME_ERROR
+}
+
+/// The identity of this boot of the machine: `/proc/sys/kernel/random/boot_id`, or `FAREGATE_BOOT_ID` where the service manager
+/// hides that file and passes the ID instead. `None` when neither is to be had: then every start counts as a boot of its own.
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").or_else(|_| std::env::var("FAREGATE_BOOT_ID")).ok()?;
+    Some(id.trim().replace('-', "")).filter(|id| !id.is_empty())
+}
+
+/// UTC milliseconds as RFC 3339 with milliseconds, `2026-11-23T05:34:30.123Z`.
+#[must_use]
+pub fn rfc3339_ms(utc_ms: i64) -> String {
+    timestamp(utc_ms).map_or_else(|| utc_ms.to_string(), |time| format!("{time:.3}"))
+}
+
+/// UTC milliseconds as Beijing time (UTC+8, no daylight saving), `yyyyMMddHHmmss`: the form of every time that WeChat is told.
+#[must_use]
+pub fn beijing_compact(utc_ms: i64) -> String {
+    timestamp(utc_ms)
+        .map_or_else(|| utc_ms.to_string(), |time| Offset::constant(8).to_datetime(time).strftime("%Y%m%d%H%M%S").to_string())
+}
+
+fn timestamp(utc_ms: i64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(utc_ms).ok()
+}
+
+/// The current time as RFC 3339 with microseconds, for traces.
+#[must_use]
+pub fn rfc3339_us_now() -> impl fmt::Display {
+    format!("{:.6}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_for_people_are_utc_and_times_for_wechat_are_beijing() {
+        let utc_ms = 1_795_412_070_123;
+        assert_eq!(rfc3339_ms(utc_ms), "2026-11-23T05:34:30.123Z");
+        assert_eq!(beijing_compact(utc_ms), "20261123133430");
+        assert_eq!(beijing_compact(0), "19700101080000");
+    }
+
+    #[test]
+    fn time_since_boot_never_runs_backwards() {
+        let first = Stamp::now();
+        assert!(Stamp::now().boottime_ms >= first.boottime_ms);
+    }
+}

@@ -1,0 +1,18 @@
+//! Faregate: the daemon inside a fare gate.
+//!
+//! It reads QR ride codes from a serial scanner, judges them offline, records what each passage will be charged, opens the
+//! turnstile only when that record is durable, and delivers the deductions to WeChat in the background.
+//!
+//! The modules are the rooms that a scan passes through, in this order; none of them knows a room that comes later:
+//!
+//! ```text
+//! scanner -> ride_code -> journey -> ledger -> turnstile      the way of a scan: one commit, no network
+//!                                      |^
+//!                                      v|
+//!                          wechat <- upload                   background
+//! ```
+//!
+//! `lane` joins the first five for one reader and one turnstile, `daemon` builds everything and stops it in order,
+//! `monitor` and `control` tell people and programs how it is doing.
+
+pub mod clock;
