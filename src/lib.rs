@@ -16,3 +16,4 @@
 //! `monitor` and `control` tell people and programs how it is doing.
 
 pub mod clock;
+pub mod config;

@@ -1,0 +1,81 @@
+//! The settings file as typed, checked values.
+//!
+//! [`load`] reads `faregate.toml` and the files that it names, never devices, and reports everything that is wrong at once:
+//! each [`Finding`] has file, line, key, what is wrong and how to mend it.
+//!
+//! The way of a setting through this room: `syntax` (TOML), `reader` (one table, key by key), `values` (one value), with the
+//! keys in `schema` and the defaults and bounds in `limits`; `tables`, `lanes` and `network` say what belongs together.
+
+mod fares;
+mod files;
+mod finding;
+mod lanes;
+mod limits;
+mod network;
+mod reader;
+mod report;
+mod roots;
+mod schema;
+mod secret;
+mod settings;
+mod support;
+mod syntax;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+pub use fares::{FareTable, read_fares};
+pub use files::FileError;
+pub use finding::{Finding, Severity};
+pub use roots::{Root, read_roots};
+pub use secret::{SecretError, read_aes_key, read_secret};
+pub use settings::*;
+pub use support::{Unsupported, unsupported};
+
+use files::Places;
+use report::Report;
+
+/// What became of reading the settings.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings: `Some` exactly when there is no error among the findings.
+    pub settings: Option<Settings>,
+    /// Everything that is wrong or that somebody should look at: the settings file's first, by line.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the settings at `path` and the files that they name, never devices. What this version of the program cannot run is
+/// a warning here; see [`unsupported`].
+#[must_use]
+pub fn load(path: &Path) -> Loaded {
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    load_with(path, credentials.as_deref())
+}
+
+fn load_with(path: &Path, credentials: Option<&Path>) -> Loaded {
+    match files::read_text(path, limits::SETTINGS_BYTES_MAX) {
+        Ok(text) => load_text(&text, path, credentials),
+        Err(error) => Loaded { settings: None, findings: vec![files::finding(path, &error)] },
+    }
+}
+
+fn load_text(text: &str, path: &Path, credentials: Option<&Path>) -> Loaded {
+    let mut report = Report::new(path, text);
+    let places = Places { folder: files::folder_of(path), credentials };
+    let document = syntax::parse(text, &mut report);
+    let settings = document.and_then(|document| tables::settings(&document, places, &mut report));
+    let settings = settings.filter(|_| !report.has_errors());
+    if let Some(settings) = &settings {
+        lanes::warn_of_cut_codes(settings, &mut report);
+    }
+    for Unsupported { key, problem, mend } in settings.iter().flat_map(unsupported) {
+        report.warn(&key, problem, mend);
+    }
+    Loaded { settings, findings: report.finish() }
+}
