@@ -17,4 +17,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod journey;
+pub mod ride_code;
 pub mod scanner;

@@ -1,0 +1,148 @@
+//! Blocks after an admission: one code passes once, one passenger not twice within seconds.
+
+use std::time::Duration;
+
+use crate::{config, ride_code::Refusal};
+
+/// How long ago something was, as well as the machine can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Measured since the machine was started: exact, never negative.
+    ThisBoot {
+        /// Milliseconds.
+        ms: i64,
+    },
+    /// The difference of two real-time clocks: wrong by as much as either was; negative when the clock went back.
+    OtherBoot {
+        /// Milliseconds.
+        ms: i64,
+    },
+}
+
+/// An earlier admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// How long ago it was.
+    pub age: Age,
+}
+
+/// What the ledger holds of a tap's code and passenger.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct History {
+    /// The latest admission of the same code, on any lane.
+    pub same_code: Option<Past>,
+    /// That admission was on this lane, and the lane has admitted no other code since.
+    pub is_latest_of_lane: bool,
+    /// The latest admission of the same passenger, on any lane.
+    pub same_passenger: Option<Past>,
+}
+
+/// How long an admission blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Windows {
+    /// `gate.duplicate_window`, milliseconds.
+    pub duplicate_ms: i64,
+    /// `gate.passenger_interval`, milliseconds.
+    pub passenger_interval_ms: i64,
+}
+
+/// What the windows say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Free,
+    Repeat,
+    Blocked(Refusal),
+}
+
+impl Windows {
+    /// From the settings.
+    #[must_use]
+    pub fn new(gate: &config::Gate) -> Self {
+        Self { duplicate_ms: whole_ms(gate.duplicate_window), passenger_interval_ms: whole_ms(gate.passenger_interval) }
+    }
+
+    /// The longer of the two: an admission older than this blocks nothing.
+    #[must_use]
+    pub fn longest_ms(&self) -> i64 {
+        self.duplicate_ms.max(self.passenger_interval_ms)
+    }
+
+    pub(super) fn judge(&self, history: &History) -> Judgement {
+        let same_code_within = |ms| history.same_code.is_some_and(|past| past.age.is_within(ms));
+        if history.is_latest_of_lane && same_code_within(self.passenger_interval_ms) {
+            Judgement::Repeat
+        } else if same_code_within(self.duplicate_ms) {
+            Judgement::Blocked(Refusal::Duplicate)
+        } else if history.same_passenger.is_some_and(|past| past.age.is_forward_within(self.passenger_interval_ms)) {
+            Judgement::Blocked(Refusal::TooSoon)
+        } else {
+            Judgement::Free
+        }
+    }
+}
+
+impl Age {
+    /// Whether this is less than `limit_ms` away, into the past or, where clocks disagree, into the future: a code that may
+    /// have been used is better refused, for its owner's phone makes a new one.
+    fn is_within(self, limit_ms: i64) -> bool {
+        match self {
+            Self::ThisBoot { ms } => ms < limit_ms,
+            Self::OtherBoot { ms } => ms.saturating_abs() < limit_ms,
+        }
+    }
+
+    /// Whether this is less than `limit_ms` into the past. A passenger cannot make a new self: a clock that went back must not
+    /// lock anybody out.
+    fn is_forward_within(self, limit_ms: i64) -> bool {
+        match self {
+            Self::ThisBoot { ms } => ms < limit_ms,
+            Self::OtherBoot { ms } => (0..limit_ms).contains(&ms),
+        }
+    }
+}
+
+fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOWS: Windows = Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 };
+
+    fn code_seen(age: Age, is_latest_of_lane: bool) -> Judgement {
+        WINDOWS.judge(&History { same_code: Some(Past { age }), is_latest_of_lane, same_passenger: Some(Past { age }) })
+    }
+
+    fn passenger_seen(age: Age) -> Judgement {
+        WINDOWS.judge(&History { same_passenger: Some(Past { age }), ..History::default() })
+    }
+
+    #[test]
+    fn a_code_passes_once_within_its_window() {
+        assert_eq!(code_seen(Age::ThisBoot { ms: 299_999 }, false), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(Age::ThisBoot { ms: 300_000 }, false), Judgement::Free);
+        assert_eq!(code_seen(Age::OtherBoot { ms: 299_999 }, false), Judgement::Blocked(Refusal::Duplicate));
+    }
+
+    #[test]
+    fn a_reader_that_repeats_itself_is_ignored_only_briefly_and_only_on_its_lane() {
+        assert_eq!(code_seen(Age::ThisBoot { ms: 4_999 }, true), Judgement::Repeat);
+        assert_eq!(code_seen(Age::ThisBoot { ms: 5_000 }, true), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(Age::ThisBoot { ms: 10 }, false), Judgement::Blocked(Refusal::Duplicate));
+    }
+
+    #[test]
+    fn a_passenger_with_a_new_code_waits_for_the_interval() {
+        assert_eq!(passenger_seen(Age::ThisBoot { ms: 4_999 }), Judgement::Blocked(Refusal::TooSoon));
+        assert_eq!(passenger_seen(Age::ThisBoot { ms: 5_000 }), Judgement::Free);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_neither_frees_a_used_code_nor_locks_a_passenger_out() {
+        assert_eq!(code_seen(Age::OtherBoot { ms: -1_000 }, false), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(Age::OtherBoot { ms: -300_000 }, false), Judgement::Free);
+        assert_eq!(passenger_seen(Age::OtherBoot { ms: -1_000 }), Judgement::Free);
+    }
+}
