@@ -18,5 +18,6 @@
 pub mod clock;
 pub mod config;
 pub mod journey;
+pub mod ledger;
 pub mod ride_code;
 pub mod scanner;

@@ -1,0 +1,268 @@
+//! Everything durable, and the only SQL of the project.
+//!
+//! # Promises
+//! - An [`Admission::Admitted`] is on the disk (one `fdatasync`), with its order number and the bytes of its request.
+//! - A scan is looked up, judged ([`crate::journey`], pure) and recorded in one transaction on one thread: two lanes cannot
+//!   race, and no cache can be out of step.
+//! - A row of this run is not handed to the uploader before its turnstile has opened.
+//! - After an error nothing goes on as if nothing had happened: see `writer`.
+//!
+//! # Order of things
+//! [`start`] takes the lock, opens the file, marks openings that the last run did not confirm, and spawns the thread. The gate's
+//! runtime holds [`GateLedger`], the network's holds [`NetworkLedger`]; when all handles are dropped the thread writes what is
+//! deferred, closes the file and ends: [`Running::join`].
+//!
+//! This room knows neither HTTP nor GPIO; the bytes of a request come from a [`BodyMaker`] that it is handed.
+
+mod checkpoint;
+mod lock;
+mod order;
+mod signal;
+mod store;
+#[cfg(test)]
+mod tests;
+mod types;
+mod writer;
+
+use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use order::OrderNumber;
+pub use signal::PendingSignal;
+pub use types::*;
+pub use writer::{LedgerEvent, Observer};
+
+use crate::{
+    clock::{Stamp, boot_id},
+    journey::Rules,
+};
+use lock::Lock;
+use store::{Context, IfMissing, Store};
+use writer::{GateOp, NetworkOp, Setup, Writer};
+
+/// Operations of the gate that can wait; lanes ask one thing at a time, so this is never reached.
+const GATE_QUEUE: usize = 256;
+/// Operations of the network that can wait; whoever asks more waits.
+const NETWORK_QUEUE: usize = 256;
+
+/// What [`start`] needs to know.
+pub struct Options {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// Below this many free bytes nothing is admitted.
+    pub min_free_bytes: u64,
+    /// `gate.id`, written into each record.
+    pub gate: String,
+    /// Windows and prices.
+    pub rules: Rules,
+    /// Makes request bodies.
+    pub body_maker: BodyMaker,
+    /// Counts.
+    pub observer: Observer,
+}
+
+/// The ledger's thread.
+#[derive(Debug)]
+pub struct Running {
+    thread: JoinHandle<()>,
+    _lock: Lock,
+}
+
+impl Running {
+    /// Waits until everything is written and the file is closed; returns at once only when all handles have been dropped.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            log::error!("the ledger's thread ended by a panic; what was durable is kept");
+        }
+    }
+}
+
+/// Opens the ledger, making it if there is none, and starts its thread.
+///
+/// # Errors
+/// Another process holds it, it is damaged, newer than this program, or cannot be opened.
+pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
+    start_with(options, IfMissing::Create)
+}
+
+/// As [`start`], for a command without a daemon: a ledger that is not there is an error.
+///
+/// # Errors
+/// As [`start`], and [`LedgerError::Missing`].
+pub fn start_existing(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
+    start_with(options, IfMissing::Fail)
+}
+
+fn start_with(options: Options, if_missing: IfMissing) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
+    let (lock, store, boot_id) = open(&options, if_missing)?;
+    let (gate_sender, gate) = mpsc::channel(GATE_QUEUE);
+    let (network_sender, network) = mpsc::channel(NETWORK_QUEUE);
+    let (health, health_seen) = watch::channel(Health::Up);
+    let pending = Arc::new(PendingSignal::default());
+    let writer = Writer::new(Setup {
+        path: options.path,
+        boot_id,
+        min_free_bytes: options.min_free_bytes,
+        context: Context { rules: options.rules, gate: options.gate, body_maker: options.body_maker },
+        store,
+        gate,
+        network,
+        health,
+        pending: pending.clone(),
+        observer: options.observer,
+    });
+    let thread = spawn(writer)?;
+    let gate = GateLedger { ops: gate_sender, health: health_seen.clone() };
+    let network = NetworkLedger { ops: network_sender, health: health_seen, pending };
+    Ok((Running { thread, _lock: lock }, gate, network))
+}
+
+fn open(options: &Options, if_missing: IfMissing) -> Result<(Lock, Store, String), LedgerError> {
+    let lock = store::lockable(&options.path, if_missing).and_then(|()| Lock::take(&options.path))?;
+    // Without a boot ID every start counts as a boot of its own.
+    let boot_id = match boot_id() {
+        Some(id) => id,
+        None => OrderNumber::generate(0).map_err(|error| LedgerError::unavailable(error.to_string()))?.to_string(),
+    };
+    let mut store = Store::open(&options.path, &boot_id, if_missing)?;
+    let now_utc_ms = Stamp::now().utc_ms;
+    let unconfirmed = store.transact(|store| store.settle_unconfirmed(now_utc_ms)).map_err(|error| store.explain(&error))?;
+    if unconfirmed > 0 {
+        log::warn!(
+            "{unconfirmed} openings of the last run were not confirmed; they are charged, with the flag opening-unconfirmed"
+        );
+    }
+    Ok((lock, store, boot_id))
+}
+
+fn spawn(writer: Writer) -> Result<JoinHandle<()>, LedgerError> {
+    let unavailable = |error: std::io::Error| LedgerError::unavailable(format!("its thread cannot be started: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
+    std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&runtime)).map_err(unavailable)
+}
+
+/// The gate's way to the ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GateLedger {
+    ops: mpsc::Sender<GateOp>,
+    health: watch::Receiver<Health>,
+}
+
+impl GateLedger {
+    /// Judges and records a tap; when this returns [`Admission::Admitted`], it is durable.
+    ///
+    /// # Errors
+    /// The ledger cannot be written: nothing may open for this tap.
+    pub async fn admit(&self, tap: Tap) -> Result<Admission, LedgerError> {
+        ask(&self.ops, |reply| GateOp::Admit(Box::new(tap), reply)).await
+    }
+
+    /// The opening for this row did not happen: it becomes `void`, and its code may be used again. Durable when this returns.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn take_back(&self, id: DeductionId, why: Untaken) -> Result<(), LedgerError> {
+        ask(&self.ops, |reply| GateOp::TakeBack(id, why, reply)).await
+    }
+
+    /// The turnstile opened for this row. Joins the next commit.
+    pub async fn opened(&self, id: DeductionId, at_utc_ms: i64) {
+        // A thread that has ended cannot note it; the next start marks the row as unconfirmed.
+        let _ = self.ops.send(GateOp::Opened(id, at_utc_ms)).await;
+    }
+
+    /// A scan was refused. Joins the next commit; under a flood some are only counted.
+    pub fn denied(&self, denial: Denial) {
+        // A full queue means a stuck disk: what was refused then is in the metrics.
+        let _ = self.ops.try_send(GateOp::Denied(Box::new(denial)));
+    }
+
+    /// Whether codes can be admitted, now and whenever it changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+}
+
+/// The network's and people's way to the ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct NetworkLedger {
+    ops: mpsc::Sender<NetworkOp>,
+    health: watch::Receiver<Health>,
+    pending: Arc<PendingSignal>,
+}
+
+impl NetworkLedger {
+    /// At most `limit` pending rows above `after_id` that may be sent, ascending; fewer when there are no more.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn pending(&self, after_id: DeductionId, limit: usize) -> Result<Vec<DeductionId>, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Pending { after_id, limit, reply }).await
+    }
+
+    /// One row, just before it is sent; `None` when it is no longer pending.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn claim(&self, id: DeductionId) -> Result<Option<PendingDeduction>, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Claim(id, reply)).await
+    }
+
+    /// Records what came of an attempt. Joins the next commit, at most a second later; until then the row is not handed out.
+    ///
+    /// # Errors
+    /// The ledger's thread has ended.
+    pub async fn attempt(&self, attempt: Attempt) -> Result<(), LedgerError> {
+        self.ops.send(NetworkOp::Attempt(Box::new(attempt))).await.map_err(|_| ended())
+    }
+
+    /// Rows and fen by state.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn totals(&self) -> Result<Totals, LedgerError> {
+        ask(&self.ops, NetworkOp::Totals).await
+    }
+
+    /// A page of rows, oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn page(&self, request: PageRequest) -> Result<Vec<QueueRow>, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Page(request, reply)).await
+    }
+
+    /// A row and its story, if there is one of this number.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn story(&self, order: OrderNumber) -> Result<Option<QueueStory>, LedgerError> {
+        Ok(ask(&self.ops, |reply| NetworkOp::Story(order, reply)).await?.map(|story| *story))
+    }
+
+    /// Whether codes can be admitted, now and whenever it changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Waits until rows have become pending since this last returned, and gives the lowest of them. For one waiter.
+    pub async fn pending_since(&self) -> DeductionId {
+        self.pending.wait().await
+    }
+}
+
+async fn ask<Op, T>(
+    ops: &mpsc::Sender<Op>,
+    op: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Op,
+) -> Result<T, LedgerError> {
+    let (reply, answer) = oneshot::channel();
+    ops.send(op(reply)).await.map_err(|_| ended())?;
+    answer.await.unwrap_or_else(|_| Err(ended()))
+}
+
+fn ended() -> LedgerError {
+    LedgerError::Unavailable { reason: Arc::from("its thread has ended") }
+}

@@ -1,0 +1,126 @@
+-- Faregate's ledger, version 1.0 (user_version 1000).
+--
+-- The schema itself refuses what must never happen: an order number or a request body that changes, a state that goes down in
+-- rank, a row that disappears unsettled. Times: *_utc_ms since 1970, *_boottime_ms since the boot in the column beside.
+
+-- One row per boot of the machine, so that a record names its boot in a few bytes.
+CREATE TABLE boot (
+    id INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- Admitted codes and passengers, for as long as they block others; small, so that a scan's look-up touches few pages.
+CREATE TABLE seen (
+    seq INTEGER PRIMARY KEY,
+    code_digest BLOB NOT NULL,
+    passenger BLOB NOT NULL,
+    lane TEXT NOT NULL,
+    at_utc_ms INTEGER NOT NULL,
+    boot INTEGER NOT NULL REFERENCES boot (id),
+    at_boottime_ms INTEGER NOT NULL,
+    deduction INTEGER
+) STRICT;
+CREATE INDEX seen_code ON seen (code_digest, seq);
+CREATE INDEX seen_passenger ON seen (passenger, seq);
+
+CREATE TABLE deduction (
+    id INTEGER PRIMARY KEY,
+    order_number TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('held', 'pending', 'accepted', 'paid', 'unpaid', 'parked', 'void')),
+    kind TEXT NOT NULL,
+    reason TEXT,
+    flags TEXT NOT NULL DEFAULT '',
+    gate TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    station TEXT NOT NULL,
+    passenger BLOB NOT NULL,
+    passenger_tail TEXT NOT NULL,
+    code_digest BLOB NOT NULL,
+    original_fen INTEGER NOT NULL CHECK (original_fen >= 0),
+    total_fen INTEGER NOT NULL CHECK (total_fen BETWEEN 0 AND original_fen),
+    paid_fen INTEGER,
+    start_utc_ms INTEGER NOT NULL,
+    end_utc_ms INTEGER,
+    has_start_code INTEGER NOT NULL DEFAULT 0,
+    -- The request's bytes, made when the row becomes pending.
+    body BLOB,
+    opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    unknown_answers INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    created_utc_ms INTEGER NOT NULL,
+    created_boot INTEGER NOT NULL REFERENCES boot (id),
+    created_boottime_ms INTEGER NOT NULL,
+    clock_synchronized INTEGER NOT NULL,
+    accepted_utc_ms INTEGER,
+    settled_utc_ms INTEGER,
+    transaction_id TEXT
+) STRICT;
+-- What somebody still has to do something about, and nothing else: empty at night, whatever the table holds.
+CREATE INDEX deduction_open ON deduction (state, id) WHERE state IN ('held', 'pending', 'unpaid', 'parked');
+CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
+
+-- The story of a deduction after its recording.
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY,
+    deduction INTEGER NOT NULL REFERENCES deduction (id),
+    at_utc_ms INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    detail TEXT
+) STRICT;
+CREATE INDEX event_deduction ON event (deduction, id);
+
+CREATE TABLE denied (
+    id INTEGER PRIMARY KEY,
+    at_utc_ms INTEGER NOT NULL,
+    boot INTEGER NOT NULL REFERENCES boot (id),
+    at_boottime_ms INTEGER NOT NULL,
+    clock_synchronized INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    code_digest BLOB,
+    passenger_tail TEXT,
+    -- Denied scans of this lane that were only counted, since the row before.
+    uncounted_before INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Rows and fen by state, kept in step by triggers: a status costs the same with ten rows and with ten million.
+CREATE TABLE tally (
+    state TEXT PRIMARY KEY,
+    deductions INTEGER NOT NULL DEFAULT 0,
+    fen INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO tally (state) VALUES ('held'), ('pending'), ('accepted'), ('paid'), ('unpaid'), ('parked'), ('void');
+
+CREATE TRIGGER deduction_inserted AFTER INSERT ON deduction BEGIN
+    UPDATE tally SET deductions = deductions + 1, fen = fen + NEW.total_fen WHERE state = NEW.state;
+END;
+CREATE TRIGGER deduction_moved AFTER UPDATE OF state ON deduction WHEN OLD.state <> NEW.state BEGIN
+    UPDATE tally SET deductions = deductions - 1, fen = fen - OLD.total_fen WHERE state = OLD.state;
+    UPDATE tally SET deductions = deductions + 1, fen = fen + NEW.total_fen WHERE state = NEW.state;
+END;
+CREATE TRIGGER deduction_deleted AFTER DELETE ON deduction BEGIN
+    UPDATE tally SET deductions = deductions - 1, fen = fen - OLD.total_fen WHERE state = OLD.state;
+END;
+
+CREATE TRIGGER deduction_kept BEFORE DELETE ON deduction WHEN OLD.state NOT IN ('paid', 'void') BEGIN
+    SELECT RAISE(ABORT, 'an unsettled deduction is never removed');
+END;
+CREATE TRIGGER order_number_fixed BEFORE UPDATE OF order_number ON deduction WHEN NEW.order_number <> OLD.order_number BEGIN
+    SELECT RAISE(ABORT, 'an order number never changes');
+END;
+CREATE TRIGGER body_fixed BEFORE UPDATE OF body ON deduction WHEN OLD.body IS NOT NULL AND NEW.body IS NOT OLD.body BEGIN
+    SELECT RAISE(ABORT, 'the bytes of a request never change');
+END;
+CREATE TRIGGER amount_fixed BEFORE UPDATE OF original_fen, total_fen ON deduction
+WHEN NEW.original_fen <> OLD.original_fen OR NEW.total_fen <> OLD.total_fen BEGIN
+    SELECT RAISE(ABORT, 'the amount of a deduction never changes');
+END;
+CREATE TRIGGER rank_kept BEFORE UPDATE OF state ON deduction
+WHEN (OLD.state = 'paid' AND NEW.state <> 'paid')
+  OR (OLD.state = 'unpaid' AND NEW.state NOT IN ('unpaid', 'paid'))
+  OR (OLD.state = 'accepted' AND NEW.state NOT IN ('accepted', 'unpaid', 'paid'))
+  OR (OLD.state = 'void' AND NEW.state NOT IN ('void', 'paid'))
+BEGIN
+    SELECT RAISE(ABORT, 'the state of a deduction never goes back');
+END;

@@ -1,0 +1,561 @@
+//! The SQL of the project, as functions over one connection. Whoever calls them has begun the transaction.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, named_params, params};
+
+use super::{
+    order::OrderNumber,
+    types::{
+        Admission, Admitted, Attempt, Bill, BodyMaker, DeductionId, Denial, LedgerError, Outcome, PageRequest, PendingDeduction,
+        QueueEvent, QueueRow, QueueStory, Recorded, STATES, Tap, Totals, Untaken,
+    },
+};
+use crate::{
+    clock::{Stamp, rfc3339_ms},
+    journey::{Age, Charge, Decision, History, Past, Rules},
+    ride_code::{PassengerId, masked},
+};
+
+/// Major × 1000 + minor. A minor step only adds, and every program of that major opens it.
+const VERSION: i64 = 1000;
+/// "FARE": tells `file(1)` and us that this SQLite file is a ledger.
+const APPLICATION_ID: i64 = 0x4641_5245;
+/// Older ones can corrupt a write-ahead log when it is reset.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// Attempts of one deduction that are kept as events; later ones are only counted.
+const ATTEMPT_EVENTS_MAX: u32 = 50;
+/// Rows of `seen` that one call of [`Store::prune_seen`] removes at most.
+const PRUNE_ROWS_MAX: i64 = 64;
+
+/// What recording needs beside the tap.
+pub(super) struct Context {
+    pub(super) rules: Rules,
+    pub(super) gate: String,
+    pub(super) body_maker: BodyMaker,
+}
+
+/// Whether a missing ledger is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfMissing {
+    Create,
+    Fail,
+}
+
+/// An open ledger file.
+pub(super) struct Store {
+    connection: Connection,
+    path: PathBuf,
+    boot: i64,
+}
+
+impl Store {
+    pub(super) fn open(path: &Path, boot_id: &str, if_missing: IfMissing) -> Result<Self, LedgerError> {
+        if rusqlite::version_number() < SQLITE_VERSION_MIN {
+            let version = rusqlite::version();
+            return Err(LedgerError::unavailable(format!(
+                "this program was built with SQLite {version}, older than 3.51.3; rebuild it"
+            )));
+        }
+        prepare_file(path, if_missing)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let explain = |error| explain(path, &error);
+        let connection = Connection::open_with_flags(path, flags).map_err(explain)?;
+        configure(&connection).map_err(explain)?;
+        let mut store = Self { connection, path: path.to_owned(), boot: 0 };
+        store.migrate()?;
+        store.boot = store.boot_row(boot_id).map_err(explain)?;
+        Ok(store)
+    }
+
+    /// Runs `work` in one transaction and makes it durable: one sync.
+    pub(super) fn transact<T>(&mut self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let result = work(self).and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
+        if result.is_err() && !self.connection.is_autocommit() {
+            // The connection is closed after this error in any case; what it says now adds nothing.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        result
+    }
+
+    /// Runs `work` so that its failure undoes only itself. An error that concerns the file ends the whole transaction.
+    pub(super) fn step<T>(&self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<Result<T, rusqlite::Error>> {
+        self.connection.prepare_cached("SAVEPOINT step")?.execute([])?;
+        let result = work(self);
+        match result {
+            Err(error) if concerns_file(&error) => return Err(error),
+            Err(_) => drop(self.connection.prepare_cached("ROLLBACK TO step")?.execute([])?),
+            Ok(_) => {}
+        }
+        self.connection.prepare_cached("RELEASE step")?.execute([])?;
+        Ok(result)
+    }
+
+    pub(super) fn explain(&self, error: &rusqlite::Error) -> LedgerError {
+        explain(&self.path, error)
+    }
+
+    // ---- scans -------------------------------------------------------------------------------------------------------------
+
+    /// Judges a tap by what the ledger holds and records what follows from it.
+    pub(super) fn admit(&self, tap: &Tap, context: &Context) -> rusqlite::Result<Admission> {
+        match context.rules.decide(&self.history(tap)?) {
+            Decision::Repeat => Ok(Admission::Repeat),
+            Decision::Refuse(refusal) => Ok(Admission::Refused(refusal)),
+            Decision::Admit(charge) => self.record(tap, charge, context).map(Admission::Admitted),
+        }
+    }
+
+    fn history(&self, tap: &Tap) -> rusqlite::Result<History> {
+        let latest = |sql, key: &[u8]| {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_row([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, self.age(row, tap)?))).optional()
+        };
+        let same_code = latest(
+            "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms FROM seen WHERE code_digest = ? ORDER BY seq DESC LIMIT 1",
+            &tap.code.digest.0,
+        )?;
+        let same_passenger = latest(
+            "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms FROM seen WHERE passenger = ? ORDER BY seq DESC LIMIT 1",
+            tap.code.passenger.key(),
+        )?;
+        let is_latest_of_lane = match &same_code {
+            Some((seq, lane, _)) if **lane == *tap.lane => !self.lane_admitted_after(*seq, lane)?,
+            _ => false,
+        };
+        let past = |(_, _, age)| Past { age };
+        Ok(History { same_code: same_code.map(past), is_latest_of_lane, same_passenger: same_passenger.map(past) })
+    }
+
+    fn lane_admitted_after(&self, seq: i64, lane: &str) -> rusqlite::Result<bool> {
+        self.connection.prepare_cached("SELECT 1 FROM seen WHERE seq > ? AND lane = ? LIMIT 1")?.exists(params![seq, lane])
+    }
+
+    fn age(&self, row: &Row<'_>, tap: &Tap) -> rusqlite::Result<Age> {
+        Ok(if row.get::<_, i64>("boot")? == self.boot {
+            Age::ThisBoot { ms: tap.scanned.boottime_ms - row.get::<_, i64>("at_boottime_ms")? }
+        } else {
+            Age::OtherBoot { ms: tap.scanned.utc_ms - row.get::<_, i64>("at_utc_ms")? }
+        })
+    }
+
+    fn record(&self, tap: &Tap, charge: Charge, context: &Context) -> rusqlite::Result<Admitted> {
+        let order =
+            OrderNumber::generate(tap.scanned.utc_ms).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let id = self.insert_deduction(tap, charge, &order, context)?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO seen (code_digest, passenger, lane, at_utc_ms, boot, at_boottime_ms, deduction) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                tap.code.digest.0,
+                tap.code.passenger.key(),
+                tap.lane,
+                tap.scanned.utc_ms,
+                self.boot,
+                tap.scanned.boottime_ms,
+                id
+            ])?;
+        Ok(Admitted { id, order, total: charge.total })
+    }
+
+    fn insert_deduction(&self, tap: &Tap, charge: Charge, order: &OrderNumber, context: &Context) -> rusqlite::Result<DeductionId> {
+        let bill = Bill {
+            order,
+            kind: charge.kind,
+            code: &tap.code.bytes.0,
+            start_code: None,
+            original: charge.original,
+            total: charge.total,
+            start_utc_ms: tap.scanned.utc_ms,
+            end_utc_ms: None,
+        };
+        let is_free = charge.total.0 == 0;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO deduction (order_number, state, kind, reason, gate, lane, station, passenger, passenger_tail, code_digest,
+                     original_fen, total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms,
+                     clock_synchronized, settled_utc_ms)
+                 VALUES (:order, :state, :kind, :reason, :gate, :lane, :station, :passenger, :tail, :digest,
+                     :original, :total, :start, :body, 'waiting', :created, :boot, :boottime, :synchronized, :settled)",
+            )?
+            .execute(named_params! {
+                ":order": order.as_str(),
+                ":state": if is_free { "void" } else { "pending" },
+                ":kind": charge.kind.as_str(),
+                ":reason": is_free.then_some("free"),
+                ":gate": context.gate,
+                ":lane": tap.lane,
+                ":station": tap.station,
+                ":passenger": tap.code.passenger.key(),
+                ":tail": tap.code.passenger.tail(),
+                ":digest": tap.code.digest.0,
+                ":original": charge.original.0,
+                ":total": charge.total.0,
+                ":start": bill.start_utc_ms,
+                ":body": (!is_free).then(|| (context.body_maker)(&bill)),
+                ":created": tap.scanned.utc_ms,
+                ":boot": self.boot,
+                ":boottime": tap.scanned.boottime_ms,
+                ":synchronized": tap.scanned.synchronized,
+                ":settled": is_free.then_some(tap.scanned.utc_ms),
+            })?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    pub(super) fn opened(&self, id: DeductionId, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE deduction SET opening = 'opened' WHERE id = ? AND opening = 'waiting'")?
+            .execute([id])?;
+        if changed == 1 { self.event(id, at_utc_ms, "opened", None) } else { Ok(()) }
+    }
+
+    /// The opening did not happen: nothing is charged, and the code may be used again.
+    pub(super) fn take_back(&self, id: DeductionId, why: Untaken, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let changed = self
+            .connection
+            .prepare_cached(
+                "UPDATE deduction SET state = 'void', reason = ?2, opening = ?2, settled_utc_ms = ?3
+                 WHERE id = ?1 AND opening = 'waiting' AND state IN ('held', 'pending', 'void')",
+            )?
+            .execute(params![id, why.as_str(), at_utc_ms])?;
+        if changed == 0 {
+            return Ok(());
+        }
+        self.connection
+            .prepare_cached(
+                "DELETE FROM seen WHERE code_digest = (SELECT code_digest FROM deduction WHERE id = ?1) AND deduction = ?1",
+            )?
+            .execute([id])?;
+        self.event(id, at_utc_ms, "void", Some(why.as_str()))
+    }
+
+    /// Takes back a scan whose commit failed so that nobody knows whether it is in the file.
+    pub(super) fn take_back_doubtful(&self, tap: &Tap, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let ids = self
+            .connection
+            .prepare_cached("SELECT deduction FROM seen WHERE code_digest = ? AND boot = ? AND at_boottime_ms = ? AND lane = ?")?
+            .query_map(params![tap.code.digest.0, self.boot, tap.scanned.boottime_ms, tap.lane], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<DeductionId>>>()?;
+        ids.into_iter().try_for_each(|id| self.take_back(id, Untaken::NotOpened, at_utc_ms))
+    }
+
+    pub(super) fn deny(&self, denial: &Denial, uncounted_before: u64) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO denied (at_utc_ms, boot, at_boottime_ms, clock_synchronized, lane, reason, code_digest, passenger_tail,
+                     uncounted_before) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                denial.scanned.utc_ms,
+                self.boot,
+                denial.scanned.boottime_ms,
+                denial.scanned.synchronized,
+                denial.lane,
+                denial.refusal.as_str(),
+                denial.digest.map(|digest| digest.0),
+                denial.passenger.as_ref().map(PassengerId::tail),
+                i64::try_from(uncounted_before).unwrap_or(i64::MAX),
+            ])
+            .map(drop)
+    }
+
+    /// Removes the oldest admissions that block nothing any more.
+    pub(super) fn prune_seen(&self, now: &Stamp, keep_ms: i64) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "DELETE FROM seen WHERE seq IN (SELECT seq FROM seen ORDER BY seq LIMIT :rows) AND CASE
+                     WHEN boot = :boot THEN :boottime - at_boottime_ms > :keep ELSE abs(:utc - at_utc_ms) > :keep END",
+            )?
+            .execute(named_params! {
+                ":rows": PRUNE_ROWS_MAX, ":boot": self.boot, ":boottime": now.boottime_ms, ":utc": now.utc_ms, ":keep": keep_ms,
+            })
+            .map(drop)
+    }
+
+    /// After a start: openings that the last run did not confirm may or may not have happened; they are charged, and say so.
+    pub(super) fn settle_unconfirmed(&self, at_utc_ms: i64) -> rusqlite::Result<usize> {
+        self.connection.execute(
+            "INSERT INTO event (deduction, at_utc_ms, event) SELECT id, ?, 'opening-unconfirmed' FROM deduction WHERE opening = 'waiting'",
+            [at_utc_ms],
+        )?;
+        self.connection.execute(
+            "UPDATE deduction SET opening = 'unconfirmed', flags = ltrim(flags || ' opening-unconfirmed') WHERE opening = 'waiting'",
+            [],
+        )
+    }
+
+    // ---- deliveries --------------------------------------------------------------------------------------------------------
+
+    /// Pending rows above `after_id`, ascending. `is_ready` leaves out those that must not be sent now.
+    pub(super) fn pending(
+        &self,
+        after_id: DeductionId,
+        limit: usize,
+        is_ready: impl Fn(DeductionId) -> bool,
+    ) -> rusqlite::Result<Vec<DeductionId>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id FROM deduction WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') AND id > ? ORDER BY id",
+        )?;
+        let ids = statement.query_map([after_id], |row| row.get(0))?;
+        ids.filter(|id| id.as_ref().map_or(true, |id| is_ready(*id))).take(limit).collect()
+    }
+
+    pub(super) fn pending_one(&self, id: DeductionId) -> rusqlite::Result<Option<PendingDeduction>> {
+        self.connection
+            .prepare_cached("SELECT id, order_number, body, unknown_answers FROM deduction WHERE id = ? AND state = 'pending'")?
+            .query_row([id], |row| {
+                let (id, order, body, unknown_answers) = row.try_into()?;
+                Ok(PendingDeduction { id, order, body, unknown_answers })
+            })
+            .optional()
+    }
+
+    /// Records what came of an attempt; nothing if the row has left `pending` meanwhile.
+    pub(super) fn attempt(&self, attempt: &Attempt) -> rusqlite::Result<()> {
+        let Some((attempts, last_error)) = self.attempts_so_far(attempt.id)? else { return Ok(()) };
+        let answer = attempt.answer.as_deref();
+        let is_news = answer.is_some() && last_error.as_deref() != answer;
+        let (state, reason, accepted, event) = match attempt.outcome {
+            Outcome::Accepted => ("accepted", None, Some(attempt.at_utc_ms), "accepted"),
+            Outcome::Parked { reason } => ("parked", Some(reason), None, "parked"),
+            // A probe of a network that is away says the same every time: it is written once.
+            Outcome::StillPending if !is_news && !attempt.is_counted => return Ok(()),
+            Outcome::StillPending => ("pending", None, None, "attempt"),
+        };
+        let last_error = if accepted.is_some() || answer.is_none() { last_error.as_deref() } else { answer };
+        self.connection
+            .prepare_cached(
+                "UPDATE deduction SET state = ?2, reason = ?3, accepted_utc_ms = ?4, last_error = ?5, attempts = attempts + ?6,
+                     unknown_answers = unknown_answers + ?7 WHERE id = ?1",
+            )?
+            .execute(params![attempt.id, state, reason, accepted, last_error, attempt.is_counted, attempt.is_unknown])?;
+        if attempts >= ATTEMPT_EVENTS_MAX && event == "attempt" {
+            return Ok(());
+        }
+        self.event(attempt.id, attempt.at_utc_ms, event, answer)
+    }
+
+    fn attempts_so_far(&self, id: DeductionId) -> rusqlite::Result<Option<(u32, Option<String>)>> {
+        self.connection
+            .prepare_cached("SELECT attempts, last_error FROM deduction WHERE id = ? AND state = 'pending'")?
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+    }
+
+    fn event(&self, id: DeductionId, at_utc_ms: i64, event: &str, detail: Option<&str>) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT INTO event (deduction, at_utc_ms, event, detail) VALUES (?, ?, ?, ?)")?
+            .execute(params![id, at_utc_ms, event, detail])
+            .map(drop)
+    }
+
+    // ---- for people --------------------------------------------------------------------------------------------------------
+
+    pub(super) fn totals(&self, now: &Stamp) -> rusqlite::Result<Totals> {
+        let mut totals = Totals::default();
+        let mut statement = self.connection.prepare_cached("SELECT state, deductions, fen FROM tally")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let state: String = row.get(0)?;
+            if let Some(place) = STATES.iter().position(|known| *known == state) {
+                totals.deductions[place] = row.get::<_, i64>(1)?.try_into().unwrap_or(0);
+            }
+            if state == "pending" {
+                totals.pending_fen = row.get(2)?;
+            }
+        }
+        totals.oldest_pending = self.oldest_pending(now)?;
+        Ok(totals)
+    }
+
+    fn oldest_pending(&self, now: &Stamp) -> rusqlite::Result<Option<Recorded>> {
+        self.connection
+            .prepare_cached(
+                "SELECT created_boot, created_boottime_ms, created_utc_ms FROM deduction
+                 WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') ORDER BY id LIMIT 1",
+            )?
+            .query_row([], |row| {
+                let is_this_boot = row.get::<_, i64>(0)? == self.boot;
+                let age_ms =
+                    if is_this_boot { now.boottime_ms - row.get::<_, i64>(1)? } else { now.utc_ms - row.get::<_, i64>(2)? };
+                Ok(Recorded { age_ms: age_ms.max(0) })
+            })
+            .optional()
+    }
+
+    pub(super) fn page(&self, request: &PageRequest) -> rusqlite::Result<Vec<QueueRow>> {
+        let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
+        let Some(state) = &request.state else {
+            let mut statement = self.connection.prepare_cached("SELECT * FROM deduction WHERE id > ? ORDER BY id LIMIT ?")?;
+            return statement.query_map(params![request.after_id, limit], queue_row)?.collect();
+        };
+        let is_indexed = ["held", "pending", "unpaid", "parked"].contains(&state.as_str());
+        let mut statement = self.connection.prepare_cached(if is_indexed {
+            "SELECT * FROM deduction WHERE id > ? AND state = ? AND state IN ('held', 'pending', 'unpaid', 'parked') ORDER BY id LIMIT ?"
+        } else {
+            "SELECT * FROM deduction WHERE id > ? AND state = ? ORDER BY id LIMIT ?"
+        })?;
+        statement.query_map(params![request.after_id, state, limit], queue_row)?.collect()
+    }
+
+    pub(super) fn story(&self, order: &OrderNumber) -> rusqlite::Result<Option<QueueStory>> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT * FROM deduction WHERE order_number = ?")?
+            .query_row([order.as_str()], |row| Ok((queue_row(row)?, recorded_event(row)?)))
+            .optional()?;
+        let Some((row, first)) = found else { return Ok(None) };
+        let mut statement =
+            self.connection.prepare_cached("SELECT at_utc_ms, event, detail FROM event WHERE deduction = ? ORDER BY id")?;
+        let later = statement.query_map([row.id], |event| {
+            Ok(QueueEvent { at: rfc3339_ms(event.get(0)?), event: event.get(1)?, detail: event.get(2)? })
+        })?;
+        let events = std::iter::once(Ok(first)).chain(later).collect::<rusqlite::Result<_>>()?;
+        Ok(Some(QueueStory { row, events }))
+    }
+
+    // ---- the file ----------------------------------------------------------------------------------------------------------
+
+    /// Moves what is left of the log back into the file.
+    pub(super) fn checkpoint(&self) -> rusqlite::Result<()> {
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+
+    fn migrate(&mut self) -> Result<(), LedgerError> {
+        let path = self.path.clone();
+        let explain = |error| explain(&path, &error);
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(explain);
+        let (version, application_id) = (pragma("user_version")?, pragma("application_id")?);
+        let tables: i64 = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
+        match (version, application_id, tables) {
+            (0, 0, 0) => self.transact(Self::create_tables).map_err(explain),
+            (version, APPLICATION_ID, _) if version / 1000 > VERSION / 1000 => {
+                Err(LedgerError::Newer { path: self.path.clone(), found: version, known: VERSION })
+            }
+            (_, APPLICATION_ID, _) => Ok(()),
+            _ => Err(LedgerError::Damaged { path: self.path.clone(), detail: "it is a SQLite file but not a ledger".to_owned() }),
+        }
+    }
+
+    fn create_tables(&self) -> rusqlite::Result<()> {
+        self.connection.execute_batch(include_str!("schema.sql"))?;
+        self.connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        self.connection.pragma_update(None, "user_version", VERSION)
+    }
+
+    fn boot_row(&mut self, boot_id: &str) -> rusqlite::Result<i64> {
+        self.transact(|store| {
+            store.connection.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", [boot_id])?;
+            store.connection.query_row("SELECT id FROM boot WHERE boot_id = ?", [boot_id], |row| row.get(0))
+        })
+    }
+}
+
+/// Whether there is, or can be, a file to take the lock of.
+pub(super) fn lockable(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
+    prepare_file(path, if_missing)
+}
+
+/// Makes the file with its rights before SQLite would make it with others.
+fn prepare_file(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
+    if path.exists() {
+        return Ok(());
+    }
+    if if_missing == IfMissing::Fail {
+        return Err(LedgerError::Missing { path: path.to_owned() });
+    }
+    make_file(path).map_err(|error| {
+        let path = path.display();
+        LedgerError::unavailable(format!(
+            "{path} cannot be made: {error}; the user faregate needs a folder that it may write, see [ledger] path"
+        ))
+    })
+}
+
+fn make_file(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+        if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+            // A folder that a power cut takes back would take the ledger with it.
+            File::open(above)?.sync_all()?;
+        }
+    }
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.busy_timeout(std::time::Duration::from_secs(1))?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0;
+         PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;",
+    )
+}
+
+/// Whether an error means that the connection must not be used any further.
+fn concerns_file(error: &rusqlite::Error) -> bool {
+    !matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> LedgerError {
+    let shown = path.display();
+    let sentence = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            return LedgerError::Damaged { path: path.to_owned(), detail: error.to_string() };
+        }
+        Some(ErrorCode::DiskFull) => format!("the disk of {shown} is full; free some space"),
+        Some(ErrorCode::SystemIoFailure) => {
+            format!("reading or writing {shown} failed ({error}); the card may be worn out: look at dmesg")
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            format!("{shown} cannot be written ({error}); check its owner and whether its file system is mounted read-only")
+        }
+        _ => format!("{shown}: {error}"),
+    };
+    LedgerError::unavailable(sentence)
+}
+
+fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
+    let time = |column| row.get::<_, Option<i64>>(column).map(|at| at.map(rfc3339_ms));
+    Ok(QueueRow {
+        id: row.get("id")?,
+        order: row.get("order_number")?,
+        state: row.get("state")?,
+        kind: row.get("kind")?,
+        reason: row.get("reason")?,
+        flags: row.get::<_, String>("flags")?.split_whitespace().map(str::to_owned).collect(),
+        gate: row.get("gate")?,
+        lane: row.get("lane")?,
+        passenger: masked(&row.get::<_, String>("passenger_tail")?),
+        original_fen: row.get("original_fen")?,
+        total_fen: row.get("total_fen")?,
+        paid_fen: row.get("paid_fen")?,
+        start_time: rfc3339_ms(row.get("start_utc_ms")?),
+        end_time: time("end_utc_ms")?,
+        has_start_code: row.get("has_start_code")?,
+        attempts: row.get("attempts")?,
+        last_error: row.get("last_error")?,
+        created_at: rfc3339_ms(row.get("created_utc_ms")?),
+        accepted_at: time("accepted_utc_ms")?,
+        settled_at: time("settled_utc_ms")?,
+        transaction_id: row.get("transaction_id")?,
+    })
+}
+
+fn recorded_event(row: &Row<'_>) -> rusqlite::Result<QueueEvent> {
+    let clock = if row.get("clock_synchronized")? { "synchronized" } else { "not synchronized" };
+    let (station, total_fen) = (row.get::<_, String>("station")?, row.get::<_, i64>("total_fen")?);
+    Ok(QueueEvent {
+        at: rfc3339_ms(row.get("created_utc_ms")?),
+        event: "recorded".to_owned(),
+        detail: Some(format!("station {station}, {total_fen} fen, clock {clock}")),
+    })
+}

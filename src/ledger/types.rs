@@ -1,0 +1,325 @@
+//! What goes into the ledger and what comes out of it, as plain values.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::order::OrderNumber;
+use crate::{
+    clock::Stamp,
+    journey::{Fen, Kind},
+    ride_code::{CodeDigest, PassengerId, Refusal, VerifiedCode},
+};
+
+/// The row of a deduction; ascends in the order of recording.
+pub type DeductionId = i64;
+
+/// A code that was read, to be judged and recorded.
+#[derive(Debug, Clone)]
+pub struct Tap {
+    /// The lane's name.
+    pub lane: Arc<str>,
+    /// The lane's station.
+    pub station: Arc<str>,
+    /// The code.
+    pub code: VerifiedCode,
+    /// When its last byte arrived.
+    pub scanned: Stamp,
+}
+
+/// What the ledger made of a [`Tap`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Recorded and durable: the turnstile may open.
+    Admitted(Admitted),
+    /// The reader repeats itself: nothing was recorded, nothing is shown.
+    Repeat,
+    /// Not admitted.
+    Refused(Refusal),
+}
+
+/// A durable deduction whose turnstile has not opened yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its row.
+    pub id: DeductionId,
+    /// Its number.
+    pub order: OrderNumber,
+    /// What will be charged.
+    pub total: Fen,
+}
+
+/// Why an opening that was recorded did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untaken {
+    /// It could not start within `open_within`.
+    Late,
+    /// The program stopped, or the turnstile failed, before it.
+    NotOpened,
+}
+
+impl Untaken {
+    /// The word of the contract: reason of the deduction and value of its opening.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::NotOpened => "not-opened",
+        }
+    }
+}
+
+/// A refused scan.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// The lane's name.
+    pub lane: Arc<str>,
+    /// Why.
+    pub refusal: Refusal,
+    /// Names the code, where the bytes were one.
+    pub digest: Option<CodeDigest>,
+    /// Who, where the code told.
+    pub passenger: Option<PassengerId>,
+    /// When the last byte arrived.
+    pub scanned: Stamp,
+}
+
+/// What the request of a deduction says, handed to [`BodyMaker`].
+#[derive(Debug)]
+pub struct Bill<'a> {
+    /// The order's number.
+    pub order: &'a OrderNumber,
+    /// What kind of deduction.
+    pub kind: Kind,
+    /// The scan's code.
+    pub code: &'a [u8],
+    /// The first tap's code.
+    pub start_code: Option<&'a [u8]>,
+    /// Before the discount.
+    pub original: Fen,
+    /// After the discount.
+    pub total: Fen,
+    /// UTC milliseconds.
+    pub start_utc_ms: i64,
+    /// UTC milliseconds.
+    pub end_utc_ms: Option<i64>,
+}
+
+/// Makes a request's bytes: pure, and called once per deduction, inside the transaction that makes it pending.
+pub type BodyMaker = Box<dyn Fn(&Bill<'_>) -> Vec<u8> + Send>;
+
+/// A deduction that is about to be sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PendingDeduction {
+    /// Its row.
+    pub id: DeductionId,
+    /// Its number.
+    pub order: String,
+    /// The request, sent exactly so.
+    pub body: Vec<u8>,
+    /// Answers of a class that nobody knows.
+    pub unknown_answers: u32,
+}
+
+impl std::fmt::Debug for PendingDeduction {
+    /// Without the body, which holds the code.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PendingDeduction({} {})", self.id, self.order)
+    }
+}
+
+/// What came of one attempt to send a deduction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The row.
+    pub id: DeductionId,
+    /// Whether it counts: the request was answered about this row, or may have been taken.
+    pub is_counted: bool,
+    /// Whether the answer was of a class that nobody knows.
+    pub is_unknown: bool,
+    /// What becomes of the row.
+    pub outcome: Outcome,
+    /// The answer in words, evidence for people; `None` when it is no news and nothing needs to be written.
+    pub answer: Option<String>,
+    /// When, UTC milliseconds.
+    pub at_utc_ms: i64,
+}
+
+/// What an attempt makes of a deduction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Taken by WeChat.
+    Accepted,
+    /// Will not be sent again by itself.
+    Parked {
+        /// A word.
+        reason: &'static str,
+    },
+    /// Will be sent again.
+    StillPending,
+}
+
+/// Whether codes can be admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// They can.
+    Up,
+    /// They cannot, and why: one sentence.
+    Down {
+        /// What happened.
+        reason: Arc<str>,
+    },
+}
+
+/// Rows and fen by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Deductions by state, in the order of [`STATES`].
+    pub deductions: [u64; 7],
+    /// Fen of the pending ones.
+    pub pending_fen: i64,
+    /// When the oldest pending one was recorded.
+    pub oldest_pending: Option<Recorded>,
+}
+
+/// When a row was recorded, as it can be compared with now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Age in milliseconds when it was asked for.
+    pub age_ms: i64,
+}
+
+/// The states of a deduction, in the contract's order.
+pub const STATES: [&str; 7] = ["held", "pending", "accepted", "paid", "unpaid", "parked", "void"];
+
+/// A deduction as `queue list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// Its row, for paging; not shown.
+    #[serde(skip)]
+    pub id: DeductionId,
+    /// Its number.
+    pub order: String,
+    /// One of [`STATES`].
+    pub state: String,
+    /// One of [`Kind`]'s words.
+    pub kind: String,
+    /// Why it is void or parked.
+    pub reason: Option<String>,
+    /// What is odd about it.
+    pub flags: Vec<String>,
+    /// The gate's ID.
+    pub gate: String,
+    /// The lane's name.
+    pub lane: String,
+    /// 16 `*` and 4 characters.
+    pub passenger: String,
+    /// Before the discount.
+    pub original_fen: i64,
+    /// After the discount.
+    pub total_fen: i64,
+    /// As WeChat's callback told.
+    pub paid_fen: Option<i64>,
+    /// RFC 3339.
+    pub start_time: String,
+    /// RFC 3339.
+    pub end_time: Option<String>,
+    /// Whether the request carries the first tap's code.
+    pub has_start_code: bool,
+    /// Requests that were answered, or may have been taken.
+    pub attempts: u32,
+    /// The last answer that was no success.
+    pub last_error: Option<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub accepted_at: Option<String>,
+    /// RFC 3339.
+    pub settled_at: Option<String>,
+    /// WeChat's number of the payment.
+    pub transaction_id: Option<String>,
+}
+
+/// One step in the story of a deduction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueEvent {
+    /// RFC 3339.
+    pub at: String,
+    /// A word.
+    pub event: String,
+    /// More about it.
+    pub detail: Option<String>,
+}
+
+/// `queue show`: a row and its story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStory {
+    /// The row.
+    #[serde(flatten)]
+    pub row: QueueRow,
+    /// What happened, oldest first.
+    pub events: Vec<QueueEvent>,
+}
+
+/// A page of `queue list`.
+#[derive(Debug, Clone, Default)]
+pub struct PageRequest {
+    /// One of [`STATES`], or all.
+    pub state: Option<String>,
+    /// Rows above this one.
+    pub after_id: DeductionId,
+    /// Rows at most.
+    pub limit: usize,
+}
+
+/// What can go wrong with the ledger.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process has it.
+    #[error("the ledger {path} is held by another faregate process; stop that one first, or use its control socket")]
+    Held {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not a ledger, or broken.
+    #[error(
+        "the ledger {path} is damaged ({detail}); keep a copy of it and of {path}-wal for recovery, then move it away: a new one is made at the next start"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        detail: String,
+    },
+    /// Made by a newer major version.
+    #[error(
+        "the ledger {path} has version {found}, newer than this program understands ({known}); install the newer faregate again"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// There is none.
+    #[error("there is no ledger at {path}; it is made when the daemon first starts: check [ledger] path")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be opened, read or written now.
+    #[error("the ledger cannot be used: {reason}")]
+    Unavailable {
+        /// What happened and what to do.
+        reason: Arc<str>,
+    },
+}
+
+impl LedgerError {
+    /// An [`LedgerError::Unavailable`] of these words.
+    pub(crate) fn unavailable(reason: impl AsRef<str>) -> Self {
+        Self::Unavailable { reason: Arc::from(reason.as_ref()) }
+    }
+}

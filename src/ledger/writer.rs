@@ -1,0 +1,602 @@
+//! The ledger's thread: the only owner of the writing connection.
+//!
+//! Two bounded queues lead here, the gate's and the network's; the gate's is served first. What waits is taken together and
+//! committed together (group commit): one sync for a scan alone, far fewer than one each under load. Operations that no opening
+//! waits for (openings, attempts, refusals) are *deferred*: they join the next commit that somebody waits for, and are committed
+//! by themselves after [`DEFER_MAX`] at the latest.
+//!
+//! After any error that concerns the file the connection is closed, deferred operations are kept, scans are refused at once, and
+//! the file is opened again with growing pauses. A scan whose commit failed may or may not be in the file; it did not open
+//! anything, so it is taken back before anything else is recorded.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    checkpoint::Checkpointer,
+    order::OrderNumber,
+    signal::PendingSignal,
+    store::{Context, IfMissing, Store},
+    types::{
+        Admission, Attempt, DeductionId, Denial, Health, LedgerError, Outcome as AttemptOutcome, PageRequest, PendingDeduction,
+        QueueRow, QueueStory, Tap, Totals, Untaken,
+    },
+};
+use crate::clock::Stamp;
+
+/// Deferred operations wait this long for a commit to join.
+const DEFER_MAX: Duration = Duration::from_secs(1);
+/// Deferred operations that join one commit at most: a scan never waits for more than these and its own.
+const DEFERRED_PER_COMMIT_MAX: usize = 64;
+/// While the file cannot be written, refusals beyond this many deferred operations are only counted in the metrics.
+const DEFERRED_DENIALS_MAX: usize = 1024;
+/// Operations of each queue that are taken together at most.
+const BATCH_MAX: usize = 64;
+/// How often the free space is looked at while nothing happens.
+const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
+/// First and longest pause before a failed ledger is opened again.
+const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// Admissions are remembered at least so long, in case the windows are set longer later.
+const SEEN_KEEP_MS_MIN: i64 = 3_600_000;
+/// Refused scans that are kept, per lane and minute; the rest is counted.
+const DENIALS_PER_MINUTE_MAX: u32 = 60;
+
+/// An answer to wait for.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
+
+/// What the gate asks.
+pub(super) enum GateOp {
+    /// Judge and record; answered when durable.
+    Admit(Box<Tap>, Reply<Admission>),
+    /// The opening did not happen; answered when durable.
+    TakeBack(DeductionId, Untaken, Reply<()>),
+    /// The turnstile opened. Deferred.
+    Opened(DeductionId, i64),
+    /// A scan was refused. Deferred.
+    Denied(Box<Denial>),
+}
+
+/// What the network and people ask.
+pub(super) enum NetworkOp {
+    Pending {
+        after_id: DeductionId,
+        limit: usize,
+        reply: Reply<Vec<DeductionId>>,
+    },
+    Claim(DeductionId, Reply<Option<PendingDeduction>>),
+    /// Deferred.
+    Attempt(Box<Attempt>),
+    Totals(Reply<Totals>),
+    Page(PageRequest, Reply<Vec<QueueRow>>),
+    Story(OrderNumber, Reply<Option<Box<QueueStory>>>),
+}
+
+/// What is worth counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerEvent {
+    /// A commit was made durable.
+    Committed {
+        /// From its beginning to the end of its sync.
+        took: Duration,
+        /// How many operations it joined.
+        operations: usize,
+    },
+    /// The file was opened again after an error.
+    Reopened,
+}
+
+/// Told of every [`LedgerEvent`], on the ledger's thread: must not wait.
+pub type Observer = Box<dyn Fn(LedgerEvent) + Send>;
+
+/// Whether a deferred attempt settles its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    Yes,
+    No,
+}
+
+/// What the thread is started with.
+pub(super) struct Setup {
+    pub(super) path: PathBuf,
+    pub(super) boot_id: String,
+    pub(super) min_free_bytes: u64,
+    pub(super) context: Context,
+    pub(super) store: Store,
+    pub(super) gate: mpsc::Receiver<GateOp>,
+    pub(super) network: mpsc::Receiver<NetworkOp>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) pending: Arc<PendingSignal>,
+    pub(super) observer: Observer,
+}
+
+enum Deferred {
+    Opened(DeductionId, i64),
+    Denied(Box<Denial>, u64),
+    Attempt(Box<Attempt>),
+}
+
+enum Waited {
+    Admit(Box<Tap>, Reply<Admission>),
+    TakeBack(DeductionId, Untaken, Reply<()>),
+}
+
+enum Answered {
+    Admit(Reply<Admission>, Result<Admission, LedgerError>),
+    TakeBack(Reply<()>, Result<(), LedgerError>),
+}
+
+/// The file, or when to try again.
+enum File {
+    Open(Store),
+    Closed { retry_at: Instant, pause: Duration },
+}
+
+pub(super) struct Writer {
+    path: PathBuf,
+    boot_id: String,
+    min_free_bytes: u64,
+    context: Context,
+    file: File,
+    gate: mpsc::Receiver<GateOp>,
+    is_gate_open: bool,
+    network: mpsc::Receiver<NetworkOp>,
+    is_network_open: bool,
+    health: watch::Sender<Health>,
+    pending: Arc<PendingSignal>,
+    observer: Observer,
+    deferred: VecDeque<Deferred>,
+    deferred_since: Option<Instant>,
+    /// Rows recorded by this run whose turnstile has not answered: they must not be sent yet, for the opening may fail.
+    waiting_openings: BTreeSet<DeductionId>,
+    /// Rows of which an attempt is deferred, and whether it settles them: the file does not yet say so.
+    deferred_attempts: HashMap<DeductionId, Settled>,
+    /// Scans whose commit failed.
+    doubtful: Vec<Tap>,
+    denials: DenialLimit,
+    disk_looked_at: Instant,
+    /// When the file was last opened again, and the pause before that.
+    reopened: Option<(Instant, Duration)>,
+    checkpointer: Checkpointer,
+}
+
+impl Writer {
+    pub(super) fn new(setup: Setup) -> Self {
+        let checkpointer = Checkpointer::new(&setup.path);
+        let mut writer = Self {
+            path: setup.path,
+            boot_id: setup.boot_id,
+            min_free_bytes: setup.min_free_bytes,
+            context: setup.context,
+            file: File::Open(setup.store),
+            gate: setup.gate,
+            is_gate_open: true,
+            network: setup.network,
+            is_network_open: true,
+            health: setup.health,
+            pending: setup.pending,
+            observer: setup.observer,
+            deferred: VecDeque::new(),
+            deferred_since: None,
+            waiting_openings: BTreeSet::new(),
+            deferred_attempts: HashMap::new(),
+            doubtful: Vec::new(),
+            denials: DenialLimit::default(),
+            disk_looked_at: Instant::now(),
+            reopened: None,
+            checkpointer,
+        };
+        writer.look_at_disk();
+        writer
+    }
+
+    /// Serves until every handle of the gate and of the network is gone, then writes what is deferred and closes the file.
+    pub(super) fn run(mut self, runtime: &tokio::runtime::Runtime) {
+        let mut gate_ops = Vec::with_capacity(BATCH_MAX);
+        let mut network_ops = Vec::with_capacity(BATCH_MAX);
+        while runtime.block_on(self.wait(&mut gate_ops, &mut network_ops)) {
+            self.serve(&mut gate_ops, &mut network_ops);
+            self.keep_house();
+        }
+        self.flush();
+    }
+
+    /// Waits for something to do. `false` when nobody can ask for anything any more.
+    async fn wait(&mut self, gate_ops: &mut Vec<GateOp>, network_ops: &mut Vec<NetworkOp>) -> bool {
+        let deadline = tokio::time::Instant::from_std(self.wake_at());
+        tokio::select! {
+            biased;
+            count = self.gate.recv_many(gate_ops, BATCH_MAX), if self.is_gate_open => self.is_gate_open = count > 0,
+            count = self.network.recv_many(network_ops, BATCH_MAX), if self.is_network_open => self.is_network_open = count > 0,
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        self.is_gate_open || self.is_network_open
+    }
+
+    fn wake_at(&self) -> Instant {
+        let mut wake_at = self.disk_looked_at + DISK_LOOK_EVERY;
+        if let Some(since) = self.deferred_since {
+            wake_at = wake_at.min(since + DEFER_MAX);
+        }
+        if let File::Closed { retry_at, .. } = self.file {
+            wake_at = wake_at.min(retry_at);
+        }
+        self.checkpointer.wake_at().map_or(wake_at, |at| wake_at.min(at))
+    }
+
+    fn serve(&mut self, gate_ops: &mut Vec<GateOp>, network_ops: &mut Vec<NetworkOp>) {
+        let mut waited = Vec::new();
+        for op in gate_ops.drain(..) {
+            match op {
+                GateOp::Admit(tap, reply) => waited.push(Waited::Admit(tap, reply)),
+                GateOp::TakeBack(id, why, reply) => waited.push(Waited::TakeBack(id, why, reply)),
+                GateOp::Opened(id, at_utc_ms) => self.defer_opened(id, at_utc_ms),
+                GateOp::Denied(denial) => self.defer_denied(denial),
+            }
+        }
+        if !waited.is_empty() {
+            self.checkpointer.gate_is_busy();
+            self.look_at_disk();
+            self.commit(waited);
+        }
+        for op in network_ops.drain(..) {
+            self.serve_network(op);
+        }
+    }
+
+    fn serve_network(&mut self, op: NetworkOp) {
+        match op {
+            NetworkOp::Attempt(attempt) => {
+                let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
+                self.deferred_attempts.insert(attempt.id, settled);
+                self.defer(Deferred::Attempt(attempt));
+            }
+            NetworkOp::Pending { after_id, limit, reply } => {
+                let (waiting, attempts) = (&self.waiting_openings, &self.deferred_attempts);
+                let is_ready = |id| !waiting.contains(&id) && attempts.get(&id) != Some(&Settled::Yes);
+                let rows = read(&self.file, |store| store.pending(after_id, limit, is_ready));
+                self.answer(reply, rows);
+            }
+            NetworkOp::Claim(id, reply) => {
+                // What is deferred about this very row is part of the answer.
+                if self.deferred_attempts.contains_key(&id) {
+                    self.flush();
+                }
+                let row = read(&self.file, |store| store.pending_one(id));
+                self.answer(reply, row);
+            }
+            NetworkOp::Totals(reply) => {
+                self.flush();
+                let totals = read(&self.file, |store| store.totals(&Stamp::now()));
+                self.answer(reply, totals);
+            }
+            NetworkOp::Page(request, reply) => {
+                self.flush();
+                let page = read(&self.file, |store| store.page(&request));
+                self.answer(reply, page);
+            }
+            NetworkOp::Story(order, reply) => {
+                self.flush();
+                let story = read(&self.file, |store| store.story(&order).map(|story| story.map(Box::new)));
+                self.answer(reply, story);
+            }
+        }
+    }
+
+    /// Answers a reading; if the file failed, it is closed.
+    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, LedgerError>) {
+        if let (Err(error), File::Open(_)) = (&result, &self.file) {
+            self.fail(&error.clone());
+        }
+        // Whoever asked may have gone: then nobody wants to know.
+        let _ = reply.send(result);
+    }
+
+    // ---- deferring ---------------------------------------------------------------------------------------------------------
+
+    fn defer(&mut self, op: Deferred) {
+        self.deferred.push_back(op);
+        self.deferred_since.get_or_insert_with(Instant::now);
+    }
+
+    fn defer_opened(&mut self, id: DeductionId, at_utc_ms: i64) {
+        self.defer(Deferred::Opened(id, at_utc_ms));
+        if self.waiting_openings.remove(&id) {
+            self.announce(id);
+        }
+    }
+
+    fn defer_denied(&mut self, denial: Box<Denial>) {
+        if self.deferred.len() >= DEFERRED_DENIALS_MAX {
+            return;
+        }
+        if let Some(uncounted) = self.denials.take(&denial) {
+            self.defer(Deferred::Denied(denial, uncounted));
+        }
+    }
+
+    /// Tells the uploader that this row, and perhaps later ones, can be sent.
+    fn announce(&self, id: DeductionId) {
+        self.pending.raise(id);
+    }
+
+    fn flush(&mut self) {
+        while matches!(self.file, File::Open(_)) && !self.deferred.is_empty() {
+            self.commit(Vec::new());
+        }
+    }
+
+    // ---- committing --------------------------------------------------------------------------------------------------------
+
+    /// Commits what is waited for together with some of what is deferred, then answers.
+    fn commit(&mut self, mut waited: Vec<Waited>) {
+        if let Some(error) = self.refusal() {
+            let is_closed = matches!(self.file, File::Closed { .. });
+            // While only the disk is short of space, what is no new admission still goes in.
+            let (refused, others) = waited.into_iter().partition(|op| is_closed || op.is_admission());
+            refuse_all(refused, &error);
+            waited = others;
+        }
+        let File::Open(store) = &mut self.file else { return };
+        let joining = self.deferred.len().min(DEFERRED_PER_COMMIT_MAX);
+        if waited.is_empty() && joining == 0 {
+            return;
+        }
+        let began = Instant::now();
+        let (context, deferred) = (&self.context, &self.deferred);
+        let result = store.transact(|store| {
+            let results = waited.iter().map(|op| store.step(|store| op.apply(store, context))).collect::<Result<Vec<_>, _>>()?;
+            for op in deferred.iter().take(joining) {
+                if let Err(error) = store.step(|store| op.apply(store))? {
+                    log::error!("the ledger refused a deferred operation, which is a fault of this program: {error}");
+                }
+            }
+            if waited.is_empty() {
+                store.prune_seen(&Stamp::now(), context.rules.windows.longest_ms().saturating_mul(2).max(SEEN_KEEP_MS_MIN))?;
+            }
+            Ok(results)
+        });
+        match result {
+            Ok(results) => {
+                let operations = waited.len() + joining;
+                (self.observer)(LedgerEvent::Committed { took: began.elapsed(), operations });
+                self.checkpointer.committed(operations);
+                self.forget_deferred(joining);
+                self.reply(waited, results);
+            }
+            Err(error) => {
+                let error = store.explain(&error);
+                self.doubtful.extend(waited.iter().filter_map(Waited::tap).cloned());
+                self.fail(&error);
+                refuse_all(waited, &error);
+            }
+        }
+    }
+
+    fn forget_deferred(&mut self, count: usize) {
+        for op in self.deferred.drain(..count) {
+            if let Deferred::Attempt(attempt) = op {
+                self.deferred_attempts.remove(&attempt.id);
+            }
+        }
+        self.deferred_since = if self.deferred.is_empty() { None } else { Some(Instant::now()) };
+    }
+
+    fn reply(&mut self, waited: Vec<Waited>, results: Vec<Result<Outcome, rusqlite::Error>>) {
+        for (op, result) in waited.into_iter().zip(results) {
+            let result = result.map_err(|error| LedgerError::unavailable(format!("a record was refused: {error}")));
+            match (op, result) {
+                (Waited::Admit(_, reply), Ok(Outcome::Admission(admission))) => {
+                    if let Admission::Admitted(admitted) = &admission {
+                        self.waiting_openings.insert(admitted.id);
+                    }
+                    send(Answered::Admit(reply, Ok(admission)));
+                }
+                (Waited::TakeBack(id, _, reply), Ok(_)) => {
+                    self.waiting_openings.remove(&id);
+                    send(Answered::TakeBack(reply, Ok(())));
+                }
+                (Waited::Admit(_, reply), Err(error)) => send(Answered::Admit(reply, Err(error))),
+                (Waited::TakeBack(_, _, reply), Err(error)) => send(Answered::TakeBack(reply, Err(error))),
+                (Waited::Admit(_, reply), Ok(Outcome::Done)) => drop(reply),
+            }
+        }
+    }
+
+    /// Why no code can be admitted now, if so.
+    fn refusal(&self) -> Option<LedgerError> {
+        match &*self.health.borrow() {
+            Health::Up => None,
+            Health::Down { reason } => Some(LedgerError::Unavailable { reason: reason.clone() }),
+        }
+    }
+
+    // ---- failing and coming back ---------------------------------------------------------------------------------------------
+
+    /// A file that fails again soon after it was opened is left alone for longer each time.
+    fn fail(&mut self, error: &LedgerError) {
+        let pause = match self.reopened {
+            Some((at, pause)) if at.elapsed() < 2 * REOPEN_PAUSE.1 => (pause * 2).min(REOPEN_PAUSE.1),
+            _ => REOPEN_PAUSE.0,
+        };
+        self.close(error, pause);
+    }
+
+    fn close(&mut self, error: &LedgerError, pause: Duration) {
+        self.file = File::Closed { retry_at: Instant::now() + pause, pause };
+        self.set_health(Health::Down { reason: Arc::from(error.to_string()) });
+    }
+
+    fn reopen(&mut self, pause: Duration) {
+        let opened = Store::open(&self.path, &self.boot_id, IfMissing::Fail).and_then(|mut store| {
+            let now = Stamp::now();
+            let doubtful = &self.doubtful;
+            store
+                .transact(|store| doubtful.iter().try_for_each(|tap| store.take_back_doubtful(tap, now.utc_ms)))
+                .map_err(|error| store.explain(&error))?;
+            Ok(store)
+        });
+        match opened {
+            Ok(store) => {
+                self.doubtful.clear();
+                self.file = File::Open(store);
+                self.reopened = Some((Instant::now(), pause));
+                (self.observer)(LedgerEvent::Reopened);
+                self.look_at_disk();
+                self.announce(0);
+            }
+            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1)),
+        }
+    }
+
+    fn look_at_disk(&mut self) {
+        self.disk_looked_at = Instant::now();
+        if !matches!(self.file, File::Open(_)) {
+            return;
+        }
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+        // A file system that does not tell its free space is left to fail when it is full.
+        let free_bytes = rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        if free_bytes >= self.min_free_bytes {
+            return self.set_health(Health::Up);
+        }
+        let (free_mib, least_mib) = (free_bytes >> 20, self.min_free_bytes >> 20);
+        let folder = folder.display();
+        let reason = format!(
+            "only {free_mib} MiB are free on the disk of {folder}, [ledger] min_free is {least_mib} MiB; free some space there"
+        );
+        self.set_health(Health::Down { reason: Arc::from(reason) });
+    }
+
+    fn set_health(&self, health: Health) {
+        self.health.send_if_modified(|current| {
+            let is_turn = std::mem::discriminant(current) != std::mem::discriminant(&health);
+            match &health {
+                Health::Down { reason } if is_turn => log::error!("no code can be admitted: {reason}"),
+                Health::Up if is_turn => log::warn!("codes can be admitted again"),
+                _ => {}
+            }
+            let is_new = *current != health;
+            *current = health;
+            is_new
+        });
+    }
+
+    fn keep_house(&mut self) {
+        let now = Instant::now();
+        if let File::Closed { retry_at, pause } = self.file {
+            if now >= retry_at {
+                self.reopen(pause);
+            }
+            return;
+        }
+        let is_due = self.deferred_since.is_some_and(|since| now >= since + DEFER_MAX);
+        if is_due || self.deferred.len() >= DEFERRED_PER_COMMIT_MAX {
+            self.commit(Vec::new());
+        }
+        if now >= self.disk_looked_at + DISK_LOOK_EVERY {
+            self.look_at_disk();
+        }
+        self.checkpointer.keep_house(now);
+        if self.checkpointer.take_remainder() {
+            if let File::Open(store) = &self.file {
+                // What does not succeed now is taken up by the next one.
+                let _ = store.checkpoint();
+            }
+        }
+    }
+}
+
+fn read<T>(file: &File, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+    match file {
+        File::Open(store) => work(store).map_err(|error| store.explain(&error)),
+        File::Closed { .. } => Err(LedgerError::unavailable("the ledger is being opened again after an error")),
+    }
+}
+
+fn send(answered: Answered) {
+    // A lane that has gone cannot open anything: its record is found unconfirmed, or was never waited for.
+    match answered {
+        Answered::Admit(reply, result) => drop(reply.send(result)),
+        Answered::TakeBack(reply, result) => drop(reply.send(result)),
+    }
+}
+
+fn refuse_all(waited: Vec<Waited>, error: &LedgerError) {
+    for op in waited {
+        send(match op {
+            Waited::Admit(_, reply) => Answered::Admit(reply, Err(error.clone())),
+            Waited::TakeBack(_, _, reply) => Answered::TakeBack(reply, Err(error.clone())),
+        });
+    }
+}
+
+/// What an operation that is waited for comes to.
+enum Outcome {
+    Admission(Admission),
+    Done,
+}
+
+impl Waited {
+    fn is_admission(&self) -> bool {
+        matches!(self, Self::Admit(..))
+    }
+
+    fn tap(&self) -> Option<&Tap> {
+        match self {
+            Self::Admit(tap, _) => Some(tap),
+            Self::TakeBack(..) => None,
+        }
+    }
+
+    fn apply(&self, store: &Store, context: &Context) -> rusqlite::Result<Outcome> {
+        match self {
+            Self::Admit(tap, _) => store.admit(tap, context).map(Outcome::Admission),
+            Self::TakeBack(id, why, _) => store.take_back(*id, *why, Stamp::now().utc_ms).map(|()| Outcome::Done),
+        }
+    }
+}
+
+impl Deferred {
+    fn apply(&self, store: &Store) -> rusqlite::Result<()> {
+        match self {
+            Self::Opened(id, at_utc_ms) => store.opened(*id, *at_utc_ms),
+            Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
+            Self::Attempt(attempt) => store.attempt(attempt),
+        }
+    }
+}
+
+/// Bounds how many refused scans are kept: a code held in front of a reader all night must not wear out the card.
+#[derive(Default)]
+struct DenialLimit {
+    lanes: HashMap<Arc<str>, LaneDenials>,
+}
+
+struct LaneDenials {
+    minute_began_ms: i64,
+    kept: u32,
+    uncounted: u64,
+}
+
+impl DenialLimit {
+    /// How many of this lane were left out since the last one kept, if this one is to be kept.
+    fn take(&mut self, denial: &Denial) -> Option<u64> {
+        let now_ms = denial.scanned.boottime_ms;
+        let lane = self.lanes.entry(denial.lane.clone()).or_insert(LaneDenials { minute_began_ms: now_ms, kept: 0, uncounted: 0 });
+        if now_ms - lane.minute_began_ms >= 60_000 {
+            (lane.minute_began_ms, lane.kept) = (now_ms, 0);
+        }
+        if lane.kept >= DENIALS_PER_MINUTE_MAX {
+            lane.uncounted += 1;
+            return None;
+        }
+        lane.kept += 1;
+        Some(std::mem::take(&mut lane.uncounted))
+    }
+}
