@@ -21,3 +21,4 @@ pub mod journey;
 pub mod ledger;
 pub mod ride_code;
 pub mod scanner;
+pub mod turnstile;
