@@ -22,3 +22,5 @@ pub mod ledger;
 pub mod ride_code;
 pub mod scanner;
 pub mod turnstile;
+pub mod upload;
+pub mod wechat;

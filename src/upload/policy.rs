@@ -1,0 +1,934 @@
+//! Which row is sent next, when, and what becomes of it. A pure state machine: events in, [`Action`]s out, the time handed in.
+//!
+//! Promises: oldest first, never more than `concurrency` in flight, no row twice; a row that was settled is not sent again; every
+//! row taken from the ledger is in exactly one [`Place`] until it is settled; what is held in memory does not grow with the
+//! backlog; one row that never gets an answer does not stop the others.
+
+use std::{
+    collections::BTreeMap,
+    mem::{self, Discriminant},
+    time::Instant,
+};
+
+use super::{
+    backoff::Backoff,
+    deduct::{Outcome, Verdict},
+    intake::Intake,
+    line::{Cause, Line, Notice},
+    queue::{AttemptRecord, ParkReason, PendingRow, Settlement},
+    status::{UploadState, UploadStatus},
+};
+use crate::config;
+
+/// Rows held in memory; at the limit no further rows are loaded until some of these are settled.
+pub(super) const ROWS_HELD_MAX: usize = 1024;
+
+/// Rows are loaded at least so many at a time.
+const LOAD_MIN: usize = 16;
+
+/// After so many sends without an answer a row lets others be the probe: perhaps it is the row and not the line.
+const PROBES_PER_ROW: u32 = 3;
+
+/// After so many sends without an answer, with answers about other rows in between, it is the row: it backs off alone.
+const STRIKES_MAX: u32 = 3;
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Load pending rows.
+    Load { after_id: i64, limit: usize },
+    /// Claim this row and send it.
+    Send(i64),
+    /// Nothing, until something happens or `wake_at`.
+    Wait,
+}
+
+/// All that the uploader knows.
+#[derive(Debug)]
+pub(super) struct Policy {
+    concurrency: usize,
+    unknown_attempts: u32,
+    backoff: Backoff,
+    line: Line,
+    intake: Intake,
+    rows: BTreeMap<i64, Row>,
+    /// Answers about rows so far: tells a row that gets none from a line that brings none.
+    answers: u64,
+    ledger: Option<LedgerTrouble>,
+}
+
+#[derive(Debug)]
+struct LedgerTrouble {
+    failures: u32,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Row {
+    place: Place,
+    /// Sends without an answer, since the last answer about this row.
+    misses: u32,
+    /// Those of them before which others got an answer.
+    strikes: u32,
+    answers_at_miss: Option<u64>,
+    /// The kind of trouble that was recorded last and was not counted.
+    recorded: Option<Discriminant<Verdict>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Due.
+    Ready,
+    /// Being claimed and sent.
+    InFlight,
+    /// Its outcome is being recorded.
+    Recording(Next),
+    /// Due later, whatever the others do.
+    BackingOff(Instant),
+}
+
+/// What follows when the record is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Forget,
+    Ready,
+    BackOff(Instant),
+}
+
+impl Row {
+    fn new() -> Self {
+        Self { place: Place::Ready, misses: 0, strikes: 0, answers_at_miss: None, recorded: None }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.place == Place::Ready
+    }
+
+    fn is_in_flight(&self) -> bool {
+        matches!(self.place, Place::InFlight | Place::Recording(_))
+    }
+
+    /// Has had its turns as the probe.
+    fn is_stale(&self) -> bool {
+        self.misses >= PROBES_PER_ROW
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.strikes >= STRIKES_MAX
+    }
+
+    fn miss(&mut self, answers: u64) {
+        self.misses = self.misses.saturating_add(1);
+        if self.answers_at_miss.replace(answers) != Some(answers) {
+            self.strikes = self.strikes.saturating_add(1);
+        }
+    }
+
+    fn forgive(&mut self) {
+        (self.misses, self.strikes, self.answers_at_miss) = (0, 0, None);
+    }
+}
+
+impl Policy {
+    pub(super) fn new(settings: &config::Upload) -> Self {
+        let backoff = Backoff::new(settings.retry_initial, settings.retry_max);
+        Self {
+            concurrency: settings.concurrency.max(1),
+            unknown_attempts: settings.unknown_attempts,
+            backoff,
+            line: Line::new(backoff, settings.alarm_after),
+            intake: Intake::new(),
+            rows: BTreeMap::new(),
+            answers: 0,
+            ledger: None,
+        }
+    }
+
+    /// What to do now; asked again until it says [`Action::Wait`].
+    pub(super) fn next(&mut self, now: Instant) -> Action {
+        if self.ledger.as_ref().is_some_and(|trouble| now < trouble.until) {
+            return Action::Wait;
+        }
+        self.wake_rows(now);
+        if let Some(limit) = self.load_limit() {
+            return Action::Load { after_id: self.intake.begin(), limit };
+        }
+        match self.next_row(now) {
+            Some(id) => {
+                self.put(id, Place::InFlight);
+                Action::Send(id)
+            }
+            None => Action::Wait,
+        }
+    }
+
+    /// When something becomes due without any event; asked after [`Action::Wait`].
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        if let Some(trouble) = self.ledger.as_ref().filter(|trouble| now < trouble.until) {
+            return Some(trouble.until);
+        }
+        let probe_at = self.line.probe_at().filter(|_| self.in_flight() == 0 && self.rows.values().any(Row::is_ready));
+        let rows_at = self.rows.values().filter_map(|row| match row.place {
+            Place::BackingOff(until) => Some(until),
+            _ => None,
+        });
+        rows_at.chain(probe_at).min()
+    }
+
+    /// A load has brought these rows.
+    pub(super) fn loaded(&mut self, ids: &[i64], limit: usize) {
+        self.ledger = None;
+        self.intake.loaded(ids, limit);
+        for id in ids {
+            self.rows.entry(*id).or_insert_with(Row::new);
+        }
+    }
+
+    /// A load has failed.
+    pub(super) fn not_loaded(&mut self, now: Instant) {
+        self.intake.failed();
+        self.ledger_failed(now);
+    }
+
+    /// Rows from `id` on may have become pending.
+    pub(super) fn changed(&mut self, id: i64) {
+        self.intake.changed(id);
+    }
+
+    /// The row was to be claimed and is no longer pending.
+    pub(super) fn gone(&mut self, id: i64) {
+        self.ledger = None;
+        self.line.probe_ends(id);
+        self.rows.remove(&id);
+    }
+
+    /// The row could not be claimed.
+    pub(super) fn not_claimed(&mut self, id: i64, now: Instant) {
+        self.line.probe_ends(id);
+        self.put(id, Place::Ready);
+        self.ledger_failed(now);
+    }
+
+    /// The row was sent, and this came of it; what to record. `row.body` is not looked at.
+    pub(super) fn sent(&mut self, row: &PendingRow, outcome: Outcome, now: Instant) -> AttemptRecord {
+        self.ledger = None;
+        self.note(row.id, &outcome, now);
+        let (settlement, next) = self.settle(row, outcome.verdict, now);
+        self.put(row.id, Place::Recording(next));
+        let counted = match outcome.verdict {
+            Verdict::Accepted | Verdict::Park | Verdict::Unknown => true,
+            Verdict::NoAnswer { may_have_been_taken, .. } => may_have_been_taken,
+            Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => false,
+        };
+        AttemptRecord {
+            id: row.id,
+            counted,
+            unknown: outcome.verdict == Verdict::Unknown,
+            settlement,
+            answer: self.is_worth_recording(row.id, counted, outcome.verdict).then_some(outcome.evidence),
+        }
+    }
+
+    /// The record of the row was made.
+    pub(super) fn recorded(&mut self, id: i64) {
+        let Some(Place::Recording(next)) = self.rows.get(&id).map(|row| row.place) else { return };
+        match next {
+            Next::Forget => drop(self.rows.remove(&id)),
+            Next::Ready => self.put(id, Place::Ready),
+            Next::BackOff(until) => self.put(id, Place::BackingOff(until)),
+        }
+    }
+
+    /// How it is doing, for people.
+    pub(super) fn status(&self) -> UploadStatus {
+        let (state, reason) = self.state();
+        UploadStatus { state, reason, failures_in_a_row: self.line.failures_in_a_row(), alarm: self.line.alarm() }
+    }
+
+    /// What people have not been told yet.
+    pub(super) fn take_notices(&mut self) -> Vec<Notice> {
+        self.line.take_notices()
+    }
+
+    fn state(&self) -> (UploadState, Option<String>) {
+        if self.ledger.is_some() {
+            return (UploadState::Waiting, Some("the ledger cannot be used".to_owned()));
+        }
+        if self.rows.is_empty() && self.intake.is_exhausted() {
+            return (UploadState::Idle, None);
+        }
+        if let Some((cause, reason)) = self.line.held() {
+            let state = if cause == Cause::Away { UploadState::Waiting } else { UploadState::Paused };
+            return (state, Some(reason));
+        }
+        if self.rows.values().all(|row| matches!(row.place, Place::BackingOff(_))) && !self.rows.is_empty() {
+            return (UploadState::Waiting, Some("all rows wait for another try after an answer that is not known".to_owned()));
+        }
+        (UploadState::Sending, None)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.rows.values().filter(|row| row.is_in_flight()).count()
+    }
+
+    fn put(&mut self, id: i64, place: Place) {
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.place = place;
+        }
+    }
+
+    fn wake_rows(&mut self, now: Instant) {
+        for row in self.rows.values_mut() {
+            if matches!(row.place, Place::BackingOff(until) if until <= now) {
+                row.place = Place::Ready;
+            }
+        }
+    }
+
+    /// How many rows to load, if it is time to: enough to keep all sends busy, one fresh one where a single probe goes out.
+    fn load_limit(&self) -> Option<usize> {
+        let is_open = self.line.is_open();
+        let needed = if is_open { self.concurrency } else { 1 };
+        let have = self.rows.values().filter(|row| row.is_ready() && (is_open || !row.is_stale())).count();
+        let room = ROWS_HELD_MAX.saturating_sub(self.rows.len());
+        (self.intake.wants() && have < needed && room > 0).then(|| room.min(LOAD_MIN.max(2 * self.concurrency)))
+    }
+
+    fn next_row(&mut self, now: Instant) -> Option<i64> {
+        if self.line.is_open() {
+            return if self.in_flight() < self.concurrency { self.oldest_ready() } else { None };
+        }
+        let is_due = self.line.probe_at().is_some_and(|at| at <= now) && self.in_flight() == 0;
+        let id = if is_due { self.next_probe() } else { None };
+        id.inspect(|id| self.line.probe_begins(*id))
+    }
+
+    fn oldest_ready(&self) -> Option<i64> {
+        self.rows.iter().find(|(_, row)| row.is_ready()).map(|(id, _)| *id)
+    }
+
+    fn next_probe(&self) -> Option<i64> {
+        let ready = self.rows.iter().filter(|(_, row)| row.is_ready());
+        ready.min_by_key(|(_, row)| row.misses / PROBES_PER_ROW).map(|(id, _)| *id)
+    }
+
+    /// What the outcome means for the line and for the row's record with it.
+    fn note(&mut self, id: i64, outcome: &Outcome, now: Instant) {
+        let was_probe = self.line.probe_ends(id);
+        self.line.count(matches!(outcome.verdict, Verdict::Accepted | Verdict::Park));
+        match outcome.verdict {
+            Verdict::Accepted | Verdict::Park | Verdict::Unknown => {
+                self.answers += 1;
+                self.line.answered(was_probe, now);
+            }
+            Verdict::NoAnswer { may_have_been_taken, retry_after } => {
+                let is_suspect = self.miss(id, may_have_been_taken);
+                if !(is_suspect && self.line.is_open() && retry_after.is_none()) {
+                    self.line.not_answered(was_probe, retry_after, &outcome.evidence, now);
+                }
+            }
+            Verdict::SlowDown { pause } => self.line.slow_down(was_probe, pause, &outcome.evidence, now),
+            Verdict::Operator => self.line.stuck(Cause::Operator, was_probe, &outcome.evidence, now),
+            Verdict::TokenTrouble => self.line.stuck(Cause::Token, was_probe, &outcome.evidence, now),
+        }
+    }
+
+    /// Counts a send without an answer against its row, when it got as far as WeChat; whether the row is suspect by now.
+    fn miss(&mut self, id: i64, may_have_been_taken: bool) -> bool {
+        let answers = self.answers;
+        let Some(row) = self.rows.get_mut(&id).filter(|_| may_have_been_taken) else { return false };
+        row.miss(answers);
+        row.is_suspect()
+    }
+
+    fn settle(&mut self, row: &PendingRow, verdict: Verdict, now: Instant) -> (Settlement, Next) {
+        match verdict {
+            Verdict::Accepted => (Settlement::Accepted, Next::Forget),
+            Verdict::Park => (Settlement::Parked { reason: ParkReason::Refused }, Next::Forget),
+            Verdict::Unknown => self.settle_unknown(row, now),
+            Verdict::NoAnswer { may_have_been_taken: true, .. } => {
+                let suspect = self.rows.get(&row.id).filter(|row| row.is_suspect());
+                let next = suspect.map_or(Next::Ready, |row| Next::BackOff(now + self.backoff.delay(row.misses)));
+                (Settlement::StillPending, next)
+            }
+            Verdict::NoAnswer { .. } | Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => {
+                (Settlement::StillPending, Next::Ready)
+            }
+        }
+    }
+
+    fn settle_unknown(&mut self, row: &PendingRow, now: Instant) -> (Settlement, Next) {
+        let unknown_answers = row.unknown_answers.saturating_add(1);
+        if unknown_answers >= self.unknown_attempts {
+            return (Settlement::Parked { reason: ParkReason::UnknownErrcode }, Next::Forget);
+        }
+        if let Some(row) = self.rows.get_mut(&row.id) {
+            row.forgive();
+        }
+        (Settlement::StillPending, Next::BackOff(now + self.backoff.delay(unknown_answers)))
+    }
+
+    /// The same uncounted trouble, probe after probe, is written once: an outage of days must not wear out an SD card.
+    fn is_worth_recording(&mut self, id: i64, counted: bool, verdict: Verdict) -> bool {
+        let Some(row) = self.rows.get_mut(&id) else { return true };
+        let kind = (!counted).then(|| mem::discriminant(&verdict));
+        let before = mem::replace(&mut row.recorded, kind);
+        counted || before != kind
+    }
+
+    /// Calls that were under way together fail together: that is one failure.
+    fn ledger_failed(&mut self, now: Instant) {
+        let failures = match &self.ledger {
+            Some(trouble) if now < trouble.until => return,
+            Some(trouble) => trouble.failures.saturating_add(1),
+            None => 1,
+        };
+        self.ledger = Some(LedgerTrouble { failures, until: now + self.backoff.delay(failures) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use proptest::{prelude::*, test_runner::TestCaseError};
+
+    use super::*;
+
+    const CONCURRENCY: usize = 4;
+    const RETRY_MAX: Duration = Duration::from_secs(30);
+    const LATENCY: Duration = Duration::from_millis(50);
+
+    const NONE: [i64; 0] = [];
+    const CUT: Verdict = Verdict::NoAnswer { may_have_been_taken: true, retry_after: None };
+    const NO_ROUTE: Verdict = Verdict::NoAnswer { may_have_been_taken: false, retry_after: None };
+
+    fn settings() -> config::Upload {
+        config::Upload {
+            concurrency: CONCURRENCY,
+            retry_initial: Duration::from_secs(1),
+            retry_max: RETRY_MAX,
+            unknown_attempts: 3,
+            max_age: Duration::from_secs(5 * 86_400),
+            alarm_after: 5,
+        }
+    }
+
+    /// A policy together with the pending rows of a ledger, driven by hand.
+    struct Bench {
+        policy: Policy,
+        now: Instant,
+        /// Pending in the ledger: ID and unknown answers.
+        pending: BTreeMap<i64, u32>,
+        in_flight: BTreeSet<i64>,
+        records: Vec<AttemptRecord>,
+    }
+
+    impl Bench {
+        fn new(ids: impl IntoIterator<Item = i64>) -> Self {
+            let pending = ids.into_iter().map(|id| (id, 0)).collect();
+            let policy = Policy::new(&settings());
+            Self { policy, now: Instant::now(), pending, in_flight: BTreeSet::new(), records: Vec::new() }
+        }
+
+        /// Carries out what is due; the rows that go out, in order.
+        fn go(&mut self) -> Vec<i64> {
+            let mut sent = Vec::new();
+            loop {
+                match self.policy.next(self.now) {
+                    Action::Load { after_id, limit } => {
+                        let ids: Vec<i64> = self.pending.range(after_id + 1..).take(limit).map(|(id, _)| *id).collect();
+                        self.policy.loaded(&ids, limit);
+                    }
+                    Action::Send(id) if self.pending.contains_key(&id) => {
+                        assert!(self.in_flight.insert(id), "row {id} is in flight twice");
+                        sent.push(id);
+                    }
+                    Action::Send(id) => self.policy.gone(id),
+                    Action::Wait => return sent,
+                }
+            }
+        }
+
+        /// The outcome of a send, and its record.
+        fn end(&mut self, id: i64, verdict: Verdict) -> AttemptRecord {
+            assert!(self.in_flight.remove(&id), "row {id} is not in flight");
+            let unknown_answers = self.pending.get(&id).copied().unwrap_or_default();
+            let row = PendingRow { id, order: String::new(), body: Vec::new(), unknown_answers };
+            let record = self.policy.sent(&row, Outcome { verdict, evidence: format!("{verdict:?}") }, self.now);
+            match record.settlement {
+                Settlement::StillPending => *self.pending.entry(id).or_default() += u32::from(record.unknown),
+                _ => drop(self.pending.remove(&id)),
+            }
+            self.policy.recorded(id);
+            self.records.push(record.clone());
+            record
+        }
+
+        fn end_all(&mut self, verdict: Verdict) {
+            for id in self.in_flight.clone() {
+                self.end(id, verdict);
+            }
+        }
+
+        /// Sleeps until something is due; the rows that go out then.
+        fn sleep(&mut self) -> Vec<i64> {
+            self.now = self.policy.wake_at(self.now).expect("something must be due");
+            self.go()
+        }
+
+        fn sleep_for(&mut self, wait: Duration) -> Vec<i64> {
+            self.now += wait;
+            self.go()
+        }
+
+        fn state(&self) -> UploadState {
+            self.policy.status().state
+        }
+    }
+
+    #[test]
+    fn rows_go_out_oldest_first_and_never_more_than_allowed() {
+        let mut bench = Bench::new(1..=100);
+        assert_eq!(bench.go(), [1, 2, 3, 4]);
+        bench.end(3, Verdict::Accepted);
+        assert_eq!(bench.go(), [5]);
+        bench.end(1, Verdict::Accepted);
+        bench.end(2, Verdict::Accepted);
+        assert_eq!(bench.go(), [6, 7]);
+        assert_eq!(bench.state(), UploadState::Sending);
+    }
+
+    #[test]
+    fn what_is_held_does_not_grow_with_the_backlog() {
+        let mut bench = Bench::new(1..=100_000);
+        for _ in 0..1000 {
+            bench.go();
+            bench.end_all(Verdict::Accepted);
+            assert!(bench.policy.rows.len() <= 2 * LOAD_MIN);
+        }
+        assert_eq!(bench.records.len(), 4000);
+    }
+
+    #[test]
+    fn idle_nothing_is_due_and_nothing_is_loaded_until_something_changes() {
+        let mut bench = Bench::new([1]);
+        bench.go();
+        bench.end_all(Verdict::Accepted);
+        assert_eq!(bench.go(), NONE);
+        assert_eq!((bench.policy.wake_at(bench.now), bench.state()), (None, UploadState::Idle));
+        bench.pending.insert(2, 0);
+        assert_eq!(bench.go(), NONE);
+        bench.policy.changed(2);
+        assert_eq!(bench.go(), [2]);
+    }
+
+    #[test]
+    fn an_old_row_that_becomes_pending_goes_out_before_newer_ones() {
+        let mut bench = Bench::new(10..=40);
+        assert_eq!(bench.go(), [10, 11, 12, 13]);
+        bench.pending.insert(5, 0);
+        bench.policy.changed(5);
+        // The rows on hand come first; the next load brings the old one.
+        let mut order = Vec::new();
+        while !bench.in_flight.is_empty() {
+            bench.end_all(Verdict::Accepted);
+            order.extend(bench.go());
+        }
+        let place = order.iter().position(|id| *id == 5).unwrap();
+        assert!(place < LOAD_MIN, "{order:?}");
+        assert_eq!(order.len(), 28);
+    }
+
+    #[test]
+    fn without_an_answer_the_queue_backs_off_and_sends_one_probe() {
+        let mut bench = Bench::new(1..=100);
+        bench.go();
+        bench.end(2, NO_ROUTE);
+        assert_eq!(bench.sleep_for(RETRY_MAX), NONE, "no probe while others are in flight");
+        bench.end_all(NO_ROUTE);
+        assert_eq!(bench.go(), [1]);
+        assert_eq!(bench.state(), UploadState::Waiting);
+        for _ in 0..20 {
+            bench.end_all(NO_ROUTE);
+            assert_eq!(bench.go(), NONE, "not before the wait is over");
+            assert_eq!(bench.sleep(), [1], "the oldest row is the probe");
+        }
+        assert_eq!(bench.pending.len(), 100);
+    }
+
+    #[test]
+    fn when_the_probe_succeeds_all_waiting_rows_are_due_at_once_oldest_first() {
+        let mut bench = Bench::new(1..=100);
+        bench.go();
+        bench.end_all(NO_ROUTE);
+        assert_eq!(bench.sleep(), [1]);
+        bench.end(1, Verdict::Accepted);
+        assert_eq!(bench.go(), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_success_among_sends_under_way_does_not_end_the_wait() {
+        let mut bench = Bench::new(1..=100);
+        bench.go();
+        bench.end(1, CUT);
+        bench.end(2, Verdict::Accepted);
+        assert_eq!(bench.go(), NONE);
+    }
+
+    #[test]
+    fn a_row_without_an_answer_keeps_its_turn_as_the_probe_only_so_often() {
+        let mut bench = Bench::new(1..=100);
+        assert_eq!(bench.go(), [1, 2, 3, 4]);
+        bench.end_all(CUT);
+        let mut probes = Vec::new();
+        for _ in 0..8 {
+            probes.extend(bench.sleep());
+            bench.end_all(CUT);
+        }
+        assert_eq!(probes, [1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(bench.sleep(), [5]);
+    }
+
+    #[test]
+    fn one_row_that_never_gets_an_answer_does_not_stop_the_others() {
+        for concurrency in [1, CONCURRENCY] {
+            let mut bench = Bench::new(1..=200);
+            bench.policy.concurrency = concurrency;
+            let mut sends_of_the_bad_row = 0;
+            let start = bench.now;
+            bench.go();
+            while bench.pending.len() > 1 {
+                assert!(bench.now - start < Duration::from_secs(120), "{} rows left", bench.pending.len());
+                sends_of_the_bad_row += usize::from(bench.in_flight.contains(&1));
+                for id in bench.in_flight.clone() {
+                    bench.end(id, if id == 1 { CUT } else { Verdict::Accepted });
+                }
+                if bench.sleep_for(LATENCY).is_empty() && bench.in_flight.is_empty() {
+                    bench.sleep();
+                }
+            }
+            assert!(sends_of_the_bad_row < 20, "{sends_of_the_bad_row}");
+            assert!(bench.pending.contains_key(&1), "it is still to be sent");
+        }
+    }
+
+    #[test]
+    fn a_row_that_got_no_answer_again_and_again_while_others_did_backs_off_alone() {
+        let mut bench = Bench::new(1..=200);
+        bench.policy.concurrency = 2;
+        for _ in 0..1000 {
+            if bench.in_flight.contains(&1) {
+                if bench.policy.line.is_open() && bench.policy.rows[&1].strikes + 1 == STRIKES_MAX {
+                    break;
+                }
+                bench.end(1, CUT);
+            }
+            bench.end_all(Verdict::Accepted);
+            if bench.go().is_empty() {
+                bench.sleep();
+            }
+        }
+        assert!(bench.policy.line.is_open() && bench.policy.rows[&1].strikes + 1 == STRIKES_MAX);
+        bench.end(1, CUT);
+        bench.end_all(Verdict::Accepted);
+        let next = bench.go();
+        assert!(next.len() == 2 && !next.contains(&1), "{next:?}");
+    }
+
+    #[test]
+    fn an_outage_makes_no_row_suspect() {
+        let mut bench = Bench::new(1..=4);
+        bench.go();
+        bench.end_all(CUT);
+        for _ in 0..50 {
+            bench.sleep();
+            bench.end_all(CUT);
+        }
+        assert!(bench.policy.rows.values().all(|row| !row.is_suspect() && row.is_ready()));
+    }
+
+    #[test]
+    fn pauses_of_the_whole_queue_burn_no_attempts_and_keep_places() {
+        for verdict in [Verdict::SlowDown { pause: RETRY_MAX }, Verdict::Operator, Verdict::TokenTrouble, NO_ROUTE] {
+            let mut bench = Bench::new(1..=100);
+            bench.go();
+            bench.end_all(verdict);
+            for _ in 0..10 {
+                assert_eq!(bench.sleep(), [1]);
+                bench.end_all(verdict);
+            }
+            assert!(bench.records.iter().all(|record| !record.counted && !record.unknown), "{verdict:?}");
+            assert_eq!(bench.sleep(), [1]);
+            bench.end(1, Verdict::Accepted);
+            assert_eq!(bench.go(), [2, 3, 4, 5]);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_shown_as_one_and_lasts_as_long_as_asked_for() {
+        let mut bench = Bench::new(1..=100);
+        bench.go();
+        bench.end_all(Verdict::SlowDown { pause: Duration::from_secs(60) });
+        assert_eq!(bench.policy.wake_at(bench.now), Some(bench.now + Duration::from_secs(60)));
+        assert_eq!(bench.state(), UploadState::Paused);
+        assert!(!Bench::new([1]).policy.status().alarm);
+
+        let mut bench = Bench::new(1..=100);
+        bench.go();
+        bench.end(1, Verdict::Operator);
+        assert!(bench.policy.status().alarm);
+        bench.end_all(Verdict::Accepted);
+        assert_eq!(bench.policy.wake_at(bench.now), Some(bench.now + RETRY_MAX));
+        assert_eq!(bench.state(), UploadState::Paused);
+    }
+
+    #[test]
+    fn an_outage_is_recorded_once_for_a_row_until_its_kind_changes() {
+        let mut bench = Bench::new([1]);
+        bench.go();
+        let mut answers = Vec::new();
+        for verdict in [NO_ROUTE, NO_ROUTE, NO_ROUTE, Verdict::Operator, Verdict::Operator, CUT, CUT, NO_ROUTE] {
+            answers.push(bench.end(1, verdict).answer.is_some());
+            bench.sleep();
+        }
+        assert_eq!(answers, [true, false, false, true, false, true, true, true]);
+    }
+
+    #[test]
+    fn an_unknown_answer_backs_off_its_row_alone() {
+        let mut bench = Bench::new(1..=6);
+        bench.go();
+        let record = bench.end(1, Verdict::Unknown);
+        assert_eq!((record.counted, record.unknown, record.settlement), (true, true, Settlement::StillPending));
+        assert_eq!(bench.go(), [5], "the others go on");
+        bench.end_all(Verdict::Accepted);
+        bench.go();
+        bench.end_all(Verdict::Accepted);
+        assert_eq!((bench.go(), bench.state()), (vec![], UploadState::Waiting));
+        assert_eq!(bench.sleep(), [1]);
+    }
+
+    #[test]
+    fn unknown_answers_are_bounded_then_the_row_is_parked_with_the_answer() {
+        let mut bench = Bench::new([1]);
+        bench.go();
+        bench.end(1, Verdict::Unknown);
+        bench.sleep();
+        bench.end(1, CUT);
+        bench.sleep();
+        bench.end(1, Verdict::Unknown);
+        bench.sleep();
+        let record = bench.end(1, Verdict::Unknown);
+        assert_eq!(record.settlement, Settlement::Parked { reason: ParkReason::UnknownErrcode });
+        assert_eq!(record.answer.as_deref(), Some("Unknown"));
+        assert_eq!((bench.go(), bench.state()), (vec![], UploadState::Idle));
+    }
+
+    #[test]
+    fn a_refused_row_is_parked_at_once_and_the_rest_goes_on() {
+        let mut bench = Bench::new(1..=10);
+        bench.go();
+        let record = bench.end(2, Verdict::Park);
+        assert_eq!((record.settlement, record.counted), (Settlement::Parked { reason: ParkReason::Refused }, true));
+        assert_eq!(bench.go(), [5]);
+    }
+
+    #[test]
+    fn rows_that_back_off_are_held_up_to_a_limit() {
+        let mut bench = Bench::new(1..=5000);
+        bench.policy.unknown_attempts = u32::MAX;
+        bench.policy.backoff = Backoff::new(RETRY_MAX, RETRY_MAX);
+        loop {
+            bench.end_all(Verdict::Unknown);
+            if bench.go().is_empty() {
+                break;
+            }
+        }
+        assert_eq!(bench.policy.rows.len(), ROWS_HELD_MAX);
+        bench.sleep();
+        bench.end_all(Verdict::Accepted);
+        bench.go();
+        assert!(bench.policy.rows.len() <= ROWS_HELD_MAX);
+    }
+
+    #[test]
+    fn a_row_that_somebody_else_settled_is_not_sent() {
+        let mut bench = Bench::new(1..=6);
+        bench.go();
+        bench.end_all(NO_ROUTE);
+        bench.pending.remove(&1);
+        bench.pending.remove(&2);
+        assert_eq!(bench.sleep(), [3]);
+        bench.end(3, Verdict::Accepted);
+        assert_eq!(bench.go(), [4, 5, 6]);
+    }
+
+    #[test]
+    fn while_the_ledger_cannot_be_used_nothing_is_asked_of_it() {
+        let mut bench = Bench::new(1..=6);
+        let Action::Load { .. } = bench.policy.next(bench.now) else { panic!("a load") };
+        bench.policy.not_loaded(bench.now);
+        assert_eq!((bench.go(), bench.state()), (vec![], UploadState::Waiting));
+        assert_eq!(bench.sleep(), [1, 2, 3, 4]);
+        for id in [1, 2, 3, 4] {
+            bench.in_flight.remove(&id);
+            bench.policy.not_claimed(id, bench.now);
+        }
+        let wait = bench.policy.wake_at(bench.now).unwrap() - bench.now;
+        assert!(wait <= Duration::from_millis(1250), "four failures at once are one: {wait:?}");
+        assert_eq!(bench.sleep(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_outcome_of_a_send_frees_its_place_only_when_it_is_recorded() {
+        let mut bench = Bench::new(1..=10);
+        bench.go();
+        let row = PendingRow { id: 1, order: String::new(), body: Vec::new(), unknown_answers: 0 };
+        bench.policy.sent(&row, Outcome { verdict: Verdict::Accepted, evidence: String::new() }, bench.now);
+        assert_eq!(bench.go(), NONE);
+        bench.in_flight.remove(&1);
+        bench.pending.remove(&1);
+        bench.policy.recorded(1);
+        assert_eq!(bench.go(), [5]);
+    }
+
+    /// What may happen, in any order.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The n-th send in flight ends so.
+        End(usize, Verdict),
+        /// The n-th send in flight could not be claimed.
+        NotClaimed(usize),
+        /// A row is recorded; below others when `true`.
+        New(bool),
+        /// The n-th pending row that is not in flight is settled by somebody else.
+        Settled(usize),
+        /// The n-th row that was parked is pending again.
+        Retry(usize),
+        Pass(u64),
+    }
+
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        prop_oneof![
+            4 => Just(Verdict::Accepted),
+            1 => Just(Verdict::Park),
+            2 => Just(Verdict::Unknown),
+            2 => Just(CUT),
+            1 => Just(NO_ROUTE),
+            1 => (0..100_u64).prop_map(|s| Verdict::NoAnswer { may_have_been_taken: true, retry_after: Some(Duration::from_secs(s)) }),
+            1 => (1..7200_u64).prop_map(|s| Verdict::SlowDown { pause: Duration::from_secs(s) }),
+            1 => Just(Verdict::Operator),
+            1 => Just(Verdict::TokenTrouble),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..CONCURRENCY, verdict()).prop_map(|(n, verdict)| Step::End(n, verdict)),
+            1 => (0..CONCURRENCY).prop_map(Step::NotClaimed),
+            3 => any::<bool>().prop_map(Step::New),
+            1 => (0..50_usize).prop_map(Step::Settled),
+            1 => (0..50_usize).prop_map(Step::Retry),
+            4 => (0..40_000_u64).prop_map(Step::Pass),
+        ]
+    }
+
+    /// A [`Bench`] with the whole history of its rows.
+    struct World {
+        bench: Bench,
+        lowest: i64,
+        highest: i64,
+        parked: BTreeSet<i64>,
+        settled: BTreeSet<i64>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { bench: Bench::new(1001..=1030), lowest: 1001, highest: 1030, parked: BTreeSet::new(), settled: BTreeSet::new() }
+        }
+
+        fn take(&mut self, step: &Step) {
+            match step {
+                Step::End(n, verdict) => {
+                    let Some(id) = self.bench.in_flight.iter().nth(*n).copied() else { return };
+                    match self.bench.end(id, *verdict).settlement {
+                        Settlement::Accepted => drop(self.settled.insert(id)),
+                        Settlement::Parked { .. } => drop(self.parked.insert(id)),
+                        Settlement::StillPending => {}
+                    }
+                }
+                Step::NotClaimed(n) => {
+                    let Some(id) = self.bench.in_flight.iter().nth(*n).copied() else { return };
+                    self.bench.in_flight.remove(&id);
+                    self.bench.policy.not_claimed(id, self.bench.now);
+                }
+                Step::New(below) => {
+                    let id = if *below { &mut self.lowest } else { &mut self.highest };
+                    *id += if *below { -1 } else { 1 };
+                    let id = *id;
+                    self.pending_again(id);
+                }
+                Step::Settled(n) => {
+                    let mut others = self.bench.pending.keys().filter(|id| !self.bench.in_flight.contains(id));
+                    let Some(id) = others.nth(*n).copied() else { return };
+                    self.bench.pending.remove(&id);
+                    self.settled.insert(id);
+                }
+                Step::Retry(n) => {
+                    let Some(id) = self.parked.iter().nth(*n).copied() else { return };
+                    self.parked.remove(&id);
+                    self.pending_again(id);
+                }
+                Step::Pass(ms) => self.bench.now += Duration::from_millis(*ms),
+            }
+        }
+
+        fn pending_again(&mut self, id: i64) {
+            self.bench.pending.insert(id, 0);
+            self.bench.policy.changed(id);
+        }
+
+        fn check(&self, was_open: bool, sent: &[i64]) -> Result<(), TestCaseError> {
+            let policy = &self.bench.policy;
+            prop_assert!(self.bench.in_flight.len() <= CONCURRENCY);
+            prop_assert!(was_open || sent.is_empty() || (sent.len() == 1 && self.bench.in_flight.len() == 1), "one probe");
+            prop_assert!(sent.iter().all(|id| !self.settled.contains(id) && !self.parked.contains(id)), "{sent:?}");
+            prop_assert!(policy.rows.len() <= ROWS_HELD_MAX);
+            let in_flight: BTreeSet<i64> = policy.rows.iter().filter(|(_, row)| row.is_in_flight()).map(|(id, _)| *id).collect();
+            prop_assert_eq!(&in_flight, &self.bench.in_flight);
+            for id in self.bench.pending.keys().filter(|id| !policy.rows.contains_key(id)) {
+                let will_be_loaded = policy.intake.wants() && *id > policy.intake.cursor();
+                prop_assert!(will_be_loaded, "row {} is lost", id);
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_happens_nothing_is_lost_sent_twice_or_sent_after_it_was_settled(steps in prop::collection::vec(step(), 1..200)) {
+            let mut world = World::new();
+            for step in &steps {
+                world.take(step);
+                let was_open = world.bench.policy.line.is_open();
+                let sent = world.bench.go();
+                world.check(was_open, &sent)?;
+            }
+            // When everything is well again, every row comes to its end.
+            for _ in 0..10_000 {
+                world.bench.end_all(Verdict::Accepted);
+                if world.bench.go().is_empty() && world.bench.in_flight.is_empty() {
+                    match world.bench.policy.wake_at(world.bench.now) {
+                        Some(at) => world.bench.now = at,
+                        None => break,
+                    }
+                    world.bench.go();
+                }
+            }
+            prop_assert!(world.bench.pending.is_empty(), "left: {:?}", world.bench.pending);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The body of a deduction: plain values in, the bytes that WeChat is sent out (`facts`: WeChat, section 1, "Deduction").
+//!
+//! A pure function of its arguments. The ledger keeps the bytes, so that every resend carries the same ones.
+
+use std::fmt::Write;
+
+use data_encoding::BASE64;
+use serde_json::Value;
+
+use crate::{
+    clock::beijing_compact,
+    config::{Fare, Scene, WeChat},
+};
+
+/// What differs from one deduction to the next. It has no `Debug`: whoever holds the codes can ride.
+#[derive(Clone, Copy)]
+pub struct Deduction<'a> {
+    /// The order number, sent as `out_order_no` and as `attach`.
+    pub order: &'a str,
+    /// `qrcode`: the decoded frame.
+    pub code: &'a [u8],
+    /// `start_qrcode`: the code of the entry, for an exit that ends a journey.
+    pub start_code: Option<&'a [u8]>,
+    /// `total_fee`: after discount.
+    pub total_fen: i64,
+    /// `original_fee`: before discount.
+    pub original_fen: i64,
+    /// `start_time`: UTC milliseconds.
+    pub start_utc_ms: i64,
+    /// `end_time`: UTC milliseconds.
+    pub end_utc_ms: Option<i64>,
+}
+
+/// What is the same in every deduction of this gate.
+#[derive(Debug, Clone)]
+pub struct BodyTemplate {
+    scene: &'static str,
+    body: String,
+    line_name: String,
+    machine_ip: Option<String>,
+    machine_latitude: Option<f64>,
+    machine_longitude: Option<f64>,
+}
+
+impl BodyTemplate {
+    /// From `[fare]` (scene, body, line name) and `[wechat]` (the machine).
+    #[must_use]
+    pub fn new(fare: &Fare, wechat: &WeChat) -> Self {
+        Self {
+            scene: match fare.scene {
+                Scene::Metro => "METRO",
+                Scene::Bus => "BUS",
+            },
+            body: fare.body.clone(),
+            line_name: fare.line_name.clone(),
+            machine_ip: wechat.machine_ip.clone(),
+            machine_latitude: wechat.machine_latitude,
+            machine_longitude: wechat.machine_longitude,
+        }
+    }
+
+    /// The body of `deduction`: a JSON object in UTF-8 with the documented fields in the documented order. Codes are standard
+    /// base64 with padding, times are Beijing time, what is absent is left out.
+    #[must_use]
+    pub fn body(&self, deduction: &Deduction<'_>) -> Vec<u8> {
+        let mut object = Object::default();
+        object.field("qrcode", BASE64.encode(deduction.code));
+        object.field("total_fee", deduction.total_fen);
+        object.field("original_fee", deduction.original_fen);
+        object.field("machine_ip", self.machine_ip.as_deref());
+        object.field("machine_latitude", self.machine_latitude);
+        object.field("machine_longitude", self.machine_longitude);
+        object.field("body", self.body.as_str());
+        object.field("start_time", beijing_compact(deduction.start_utc_ms));
+        object.field("end_time", deduction.end_utc_ms.map(beijing_compact));
+        object.field("line_name", self.line_name.as_str());
+        object.field("trade_scene", self.scene);
+        object.field("start_qrcode", deduction.start_code.map(|code| BASE64.encode(code)));
+        object.field("out_order_no", deduction.order);
+        object.field("attach", deduction.order);
+        object.finish()
+    }
+}
+
+/// A flat JSON object that keeps the order of its fields and, unlike a serializer, cannot fail.
+#[derive(Default)]
+struct Object(String);
+
+impl Object {
+    /// Adds a field; an absent value (`null`) is left out.
+    fn field(&mut self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        if value.is_null() {
+            return;
+        }
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        // Writing into a String cannot fail.
+        let _ = write!(self.0, "\"{name}\":{value}");
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.push('}');
+        self.0.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCAN_UTC_MS: i64 = 1_795_412_070_123;
+    const EXIT_UTC_MS: i64 = SCAN_UTC_MS + 1_800_000;
+    const ORDER: &str = "01KAQZ3V9B0000000000000042";
+
+    fn template() -> BodyTemplate {
+        BodyTemplate {
+            scene: "METRO",
+            body: "地铁代扣".to_owned(),
+            line_name: "2号线".to_owned(),
+            machine_ip: None,
+            machine_latitude: None,
+            machine_longitude: None,
+        }
+    }
+
+    fn single() -> Deduction<'static> {
+        Deduction {
+            order: ORDER,
+            code: &[0x80, 0xff, 0xfe, 0x01],
+            start_code: None,
+            total_fen: 160,
+            original_fen: 200,
+            start_utc_ms: SCAN_UTC_MS,
+            end_utc_ms: None,
+        }
+    }
+
+    fn text(template: &BodyTemplate, deduction: &Deduction<'_>) -> String {
+        String::from_utf8(template.body(deduction)).unwrap()
+    }
+
+    #[test]
+    fn a_single_trip_or_an_unfinished_entry_has_one_code_and_one_time() {
+        assert_eq!(
+            text(&template(), &single()),
+            r#"{"qrcode":"gP/+AQ==","total_fee":160,"original_fee":200,"body":"地铁代扣","start_time":"20261123133430","line_name":"2号线","trade_scene":"METRO","out_order_no":"01KAQZ3V9B0000000000000042","attach":"01KAQZ3V9B0000000000000042"}"#
+        );
+    }
+
+    #[test]
+    fn an_exit_has_both_codes_and_both_times() {
+        let exit = Deduction { code: b"exit", start_code: Some(b"entry!!"), end_utc_ms: Some(EXIT_UTC_MS), ..single() };
+        assert_eq!(
+            text(&template(), &exit),
+            r#"{"qrcode":"ZXhpdA==","total_fee":160,"original_fee":200,"body":"地铁代扣","start_time":"20261123133430","end_time":"20261123140430","line_name":"2号线","trade_scene":"METRO","start_qrcode":"ZW50cnkhIQ==","out_order_no":"01KAQZ3V9B0000000000000042","attach":"01KAQZ3V9B0000000000000042"}"#
+        );
+    }
+
+    #[test]
+    fn an_unmatched_exit_has_one_code_and_twice_its_time() {
+        let exit = Deduction { end_utc_ms: Some(SCAN_UTC_MS), ..single() };
+        assert_eq!(
+            text(&template(), &exit),
+            r#"{"qrcode":"gP/+AQ==","total_fee":160,"original_fee":200,"body":"地铁代扣","start_time":"20261123133430","end_time":"20261123133430","line_name":"2号线","trade_scene":"METRO","out_order_no":"01KAQZ3V9B0000000000000042","attach":"01KAQZ3V9B0000000000000042"}"#
+        );
+    }
+
+    #[test]
+    fn the_machine_is_told_where_it_is_set() {
+        let template = BodyTemplate {
+            scene: "BUS",
+            machine_ip: Some("10.1.14.3".to_owned()),
+            machine_latitude: Some(30.25),
+            machine_longitude: Some(-120.0),
+            ..template()
+        };
+        assert_eq!(
+            text(&template, &single()),
+            r#"{"qrcode":"gP/+AQ==","total_fee":160,"original_fee":200,"machine_ip":"10.1.14.3","machine_latitude":30.25,"machine_longitude":-120.0,"body":"地铁代扣","start_time":"20261123133430","line_name":"2号线","trade_scene":"BUS","out_order_no":"01KAQZ3V9B0000000000000042","attach":"01KAQZ3V9B0000000000000042"}"#
+        );
+    }
+
+    #[test]
+    fn names_with_quotes_and_control_characters_stay_json() {
+        let template = BodyTemplate { line_name: "\"2\"\\\n号线".to_owned(), ..template() };
+        let parsed: Value = serde_json::from_slice(&template.body(&single())).unwrap();
+        assert_eq!(parsed["line_name"], "\"2\"\\\n号线");
+    }
+
+    #[test]
+    fn a_coordinate_that_is_no_number_is_left_out() {
+        let template = BodyTemplate { machine_latitude: Some(f64::NAN), ..template() };
+        assert!(!text(&template, &single()).contains("latitude"));
+    }
+}
