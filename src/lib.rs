@@ -13,12 +13,14 @@
 //! ```
 //!
 //! `lane` joins the first five for one reader and one turnstile, `daemon` builds everything and stops it in order,
-//! `monitor` and `control` tell people and programs how it is doing.
+//! [`monitor`] and `control` tell people and programs how it is doing.
 
 pub mod clock;
 pub mod config;
+pub mod journal;
 pub mod journey;
 pub mod ledger;
+pub mod monitor;
 pub mod ride_code;
 pub mod scanner;
 pub mod turnstile;
