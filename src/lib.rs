@@ -12,13 +12,17 @@
 //!                          wechat <- upload                   background
 //! ```
 //!
-//! `lane` joins the first five for one reader and one turnstile, `daemon` builds everything and stops it in order,
-//! [`monitor`] and `control` tell people and programs how it is doing.
+//! [`lane`] joins the first five for one reader and one turnstile, [`daemon`] builds everything and stops it in order,
+//! [`monitor`] and [`control`] tell people and programs how it is doing.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod journal;
 pub mod journey;
+pub mod lane;
 pub mod ledger;
 pub mod monitor;
 pub mod ride_code;

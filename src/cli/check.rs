@@ -1,0 +1,35 @@
+//! `faregate check`: what is wrong with the settings.
+
+use std::{
+    io::{Write, stdout},
+    path::Path,
+};
+
+use super::exit::{Code, Failure};
+use crate::config::{self, Loaded, Severity};
+
+pub(super) fn run(config: &Path) -> Result<(), Failure> {
+    let loaded = config::load(config);
+    if loaded.settings.is_none() {
+        return Err(failure(&loaded));
+    }
+    let mut out = stdout().lock();
+    for finding in &loaded.findings {
+        writeln!(out, "{finding}")?;
+    }
+    let warnings = loaded.findings.len();
+    let words = match warnings {
+        0 => "no errors, no warnings".to_owned(),
+        1 => "no errors, 1 warning".to_owned(),
+        _ => format!("no errors, {warnings} warnings"),
+    };
+    Ok(writeln!(out, "{}: {words}", config.display())?)
+}
+
+/// Settings that cannot be used, as a failure with every finding.
+pub(super) fn failure(loaded: &Loaded) -> Failure {
+    let mut messages: Vec<_> = loaded.findings.iter().map(ToString::to_string).collect();
+    let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    messages.push(format!("{errors} error{} in the settings; mend and run: faregate check", if errors == 1 { "" } else { "s" }));
+    Failure { code: Code::Settings, messages }
+}

@@ -1,0 +1,77 @@
+//! The commands of `faregate`, one file each. Exit codes and messages are the contract's.
+
+mod check;
+mod exit;
+mod queue;
+mod run;
+mod source;
+mod status;
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use exit::Code;
+
+/// A fare gate: reads QR ride codes, opens the turnstile, and charges each passage once.
+#[derive(Debug, Parser)]
+#[command(name = "faregate", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    /// The settings file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/faregate/faregate.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gate, in the foreground, until SIGTERM or SIGINT.
+    Run,
+    /// Check the settings and the files that they name, never devices.
+    Check,
+    /// Show how the running daemon is doing.
+    Status {
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at the deductions.
+    #[command(subcommand)]
+    Queue(queue::Command),
+}
+
+/// The whole program: reads the arguments, runs the command, tells what went wrong in one sentence.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let result = match arguments.command {
+        Command::Run => run::run(&arguments.config),
+        Command::Check => check::run(&arguments.config),
+        Command::Status { json } => status::run(json),
+        Command::Queue(command) => queue::run(&command, &arguments.config),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // The reader of a pipe that has seen enough is told nothing.
+            let told = if failure.code == Code::OutputClosed { &[] } else { failure.messages.as_slice() };
+            for line in told {
+                // There is no other place to complain to.
+                let _ = writeln!(std::io::stderr(), "faregate: {line}");
+            }
+            ExitCode::from(failure.code.number())
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(Code::Usage.number()),
+    }
+}

@@ -1,0 +1,131 @@
+//! `faregate queue`: the deductions, one by one.
+
+use std::{
+    io::{BufWriter, Write, stdout},
+    path::Path,
+};
+
+use clap::{Subcommand, builder::PossibleValuesParser};
+
+use super::{
+    exit::{Code, Failure},
+    source::Source,
+};
+use crate::ledger::{OrderNumber, QueueRow, QueueStory, STATES};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List deductions, oldest first.
+    List {
+        /// Only those in this state.
+        #[arg(long, value_parser = PossibleValuesParser::new(STATES))]
+        state: Option<String>,
+        /// At most so many; 0 for all.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one deduction and its story.
+    Show {
+        /// The order's number, 26 characters.
+        order: String,
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(command: &Command, config: &Path) -> Result<(), Failure> {
+    match command {
+        Command::List { state, limit, json } => list(config, state.as_deref(), *limit, *json),
+        Command::Show { order, json } => show(config, order, *json),
+    }
+}
+
+fn list(config: &Path, state: Option<&str>, limit: usize, json: bool) -> Result<(), Failure> {
+    let mut source = Source::find(config)?;
+    let mut out = BufWriter::new(stdout().lock());
+    let mut written = 0;
+    write_head(&mut out, json)?;
+    let mut after_id = Some(0);
+    while let (Some(after), true) = (after_id, limit == 0 || written < limit) {
+        let wanted = if limit == 0 { usize::MAX } else { limit - written };
+        let (rows, next) = source.page(state, after, wanted)?;
+        for row in rows {
+            write_row(&mut out, &row, json, written == 0)?;
+            written += 1;
+        }
+        after_id = next;
+    }
+    if json {
+        writeln!(out, "{}]", if written == 0 { "" } else { "\n" })?;
+    } else if written == 0 {
+        writeln!(out, "none")?;
+    } else if after_id.is_some() {
+        writeln!(out, "the first {written}; --limit 0 shows all")?;
+    }
+    Ok(out.flush()?)
+}
+
+fn write_head(out: &mut impl Write, json: bool) -> Result<(), Failure> {
+    if json {
+        write!(out, "[")?;
+    } else {
+        writeln!(out, "{:<26} {:<8} {:<8} {:>7} {:>5}  {:<24}  note", "order", "state", "lane", "fen", "tries", "recorded")?;
+    }
+    Ok(())
+}
+
+fn write_row(out: &mut impl Write, row: &QueueRow, json: bool, is_first: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string(row).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        write!(out, "{}\n{text}", if is_first { "" } else { "," })?;
+    } else {
+        let QueueRow { order, state, lane, total_fen, attempts, created_at, .. } = row;
+        writeln!(out, "{order:<26} {state:<8} {lane:<8} {total_fen:>7} {attempts:>5}  {created_at:<24}  {}", note(row))?;
+    }
+    Ok(())
+}
+
+/// What a person must know of a row beside its state.
+fn note(row: &QueueRow) -> String {
+    let unsettled_error = row.last_error.as_deref().filter(|_| matches!(row.state.as_str(), "pending" | "parked"));
+    let parts = [row.reason.as_deref(), unsettled_error].into_iter().flatten().chain(row.flags.iter().map(String::as_str));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn show(config: &Path, order: &str, json: bool) -> Result<(), Failure> {
+    let not_found = || Failure::new(Code::NotFound, format!("there is no order {order}; faregate queue list --limit 0 shows all"));
+    let number = OrderNumber::parse(order).ok_or_else(not_found)?;
+    let story = Source::find(config)?.story(&number)?.ok_or_else(not_found)?;
+    let mut out = stdout().lock();
+    if json {
+        let text = serde_json::to_string_pretty(&story).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        return Ok(writeln!(out, "{text}")?);
+    }
+    Ok(write_story(&mut out, &story)?)
+}
+
+fn write_story(out: &mut impl Write, story: &QueueStory) -> std::io::Result<()> {
+    let row = &story.row;
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    writeln!(out, "order      {}", row.order)?;
+    writeln!(out, "state      {}{}", row.state, row.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})")))?;
+    writeln!(out, "kind       {}", row.kind)?;
+    writeln!(out, "flags      {}", if row.flags.is_empty() { "-".to_owned() } else { row.flags.join(", ") })?;
+    writeln!(out, "where      gate {}, lane {}", row.gate, row.lane)?;
+    writeln!(out, "passenger  {}", row.passenger)?;
+    writeln!(out, "fare       {} fen, {} fen after discount", row.original_fen, row.total_fen)?;
+    writeln!(out, "paid       {}", row.paid_fen.map_or("-".to_owned(), |fen| format!("{fen} fen")))?;
+    writeln!(out, "trip       {} to {}", row.start_time, or_none(&row.end_time))?;
+    writeln!(out, "attempts   {}", row.attempts)?;
+    writeln!(out, "last error {}", or_none(&row.last_error))?;
+    writeln!(out, "payment    {}", or_none(&row.transaction_id))?;
+    writeln!(out)?;
+    for event in &story.events {
+        writeln!(out, "{}  {:<12} {}", event.at, event.event, event.detail.as_deref().unwrap_or(""))?;
+    }
+    Ok(())
+}

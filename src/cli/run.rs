@@ -1,0 +1,33 @@
+//! `faregate run`: the daemon.
+
+use std::path::Path;
+
+use super::{
+    check,
+    exit::{Code, Failure},
+};
+use crate::{
+    config,
+    daemon::{self, DaemonError},
+};
+
+pub(super) fn run(config: &Path) -> Result<(), Failure> {
+    let loaded = config::load(config);
+    let Some(settings) = &loaded.settings else { return Err(check::failure(&loaded)) };
+    let unsupported = config::unsupported(settings);
+    if !unsupported.is_empty() {
+        return Err(Failure { code: Code::Settings, messages: unsupported.iter().map(ToString::to_string).collect() });
+    }
+    daemon::run(settings, &loaded.findings).map_err(Failure::from)
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Ledger(error) => error.into(),
+            DaemonError::Turnstile(error) => error.into(),
+            DaemonError::Control(error) => error.into(),
+            other => Self::new(Code::Internal, other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The control socket: how the commands of `faregate` ask the running daemon.
+//!
+//! One JSON document a line, both ways; a connection may ask several times. Whoever can open the socket (mode 0660, group
+//! `faregate`) may read. What is asked for in pages is asked for page by page, so that no question holds the ledger for long.
+
+mod client;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Client, ClientError};
+pub use server::{ControlError, Server};
+
+use crate::{
+    ledger::{QueueRow, QueueStory},
+    monitor::Status,
+};
+
+/// Rows in one page of a listing.
+pub const PAGE_ROWS: usize = 200;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Question {
+    /// The daemon's status.
+    Status,
+    /// At most [`PAGE_ROWS`] rows above a row.
+    QueuePage {
+        /// Only rows of this state.
+        state: Option<String>,
+        /// Where the last page ended; 0 at first.
+        after_id: i64,
+        /// Rows at most.
+        limit: usize,
+    },
+    /// One row and its story.
+    QueueShow {
+        /// The order's number.
+        order: String,
+    },
+    /// Which ledger the daemon holds.
+    Ledger,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Question::Status`].
+    Status(Box<Status>),
+    /// To [`Question::QueuePage`].
+    QueuePage {
+        /// Oldest first.
+        rows: Vec<QueueRow>,
+        /// The last row's place, to ask for the next page; `None` when this was the last.
+        next_after_id: Option<i64>,
+    },
+    /// To [`Question::QueueShow`]; `None` when there is no such order.
+    QueueShow(Option<Box<QueueStory>>),
+    /// To [`Question::Ledger`].
+    Ledger(PathBuf),
+    /// The question could not be answered.
+    Refused {
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// Where the control socket is: `${RUNTIME_DIRECTORY}/control.sock`, or `/run/faregate/control.sock`.
+#[must_use]
+pub fn socket_path() -> PathBuf {
+    // systemd lists several directories with colons; the first is ours.
+    let directory = std::env::var("RUNTIME_DIRECTORY").ok().and_then(|all| all.split(':').next().map(str::to_owned));
+    let directory = directory.filter(|first| !first.is_empty()).unwrap_or_else(|| "/run/faregate".to_owned());
+    Path::new(&directory).join("control.sock")
+}

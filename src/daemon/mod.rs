@@ -1,0 +1,301 @@
+//! Builds the rooms, hands each its neighbours, and stops them in order.
+//!
+//! Threads: `gate` (scanners, lanes, the check of codes; a current-thread runtime), `turnstile`, `ledger`, `checkpoint`, the
+//! log's, and this one, which runs the network's runtime (upload, control, monitor, signals). Gate and network meet only in the
+//! ledger's two queues.
+//!
+//! Stopping goes the way of a scan: the turnstiles stop (every output inactive, waiting openings answered as not opened), the
+//! lanes record that and end, then the network, and the ledger last, when it has written everything.
+
+mod delivery;
+mod overview;
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc, thread::JoinHandle};
+
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
+
+use crate::{
+    config::{Finding, Format, Settings},
+    control::{self, ControlError},
+    journal::{self, JournalError, JournalGuard},
+    journey::Rules,
+    lane::Lane,
+    ledger::{self, GateLedger, LedgerError, LedgerEvent, NetworkLedger, Observer, Options},
+    monitor::{self, Metrics, Monitor},
+    ride_code::{Checker, OpaqueCodes},
+    scanner::{self, ScannerStats},
+    turnstile::{self, LaneSetup, TurnstileError, Turnstiles},
+    upload::{self, UploadMonitor},
+    wechat::{BodyTemplate, ClientError, WeChatClient},
+};
+use delivery::body_maker;
+use overview::{LaneView, Overview};
+
+/// Readings of one scanner that wait for their lane; when it is full the scanner reads on slower.
+const READINGS_QUEUE: usize = 16;
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A turnstile.
+    #[error(transparent)]
+    Turnstile(#[from] TurnstileError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The log.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The monitor's address.
+    #[error("[monitor] listen: {address} cannot be listened on: {source}; choose another port or stop what uses this one")]
+    Monitor {
+        /// As in the settings.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A format of ride codes that this version has not.
+    #[error("ride_code.format: this version cannot check these codes")]
+    Format,
+    /// Threads, signals.
+    #[error("the daemon cannot start: {0}; the limits on threads and open files of this user may be too low")]
+    System(#[from] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, then stops cleanly. `findings` are logged as warnings.
+///
+/// # Errors
+/// Something that the daemon cannot do without is not to be had. What can come later (a scanner, the network) is no error.
+pub fn run(settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError> {
+    let log = journal::install_from_env()?;
+    for finding in findings {
+        log::warn!("{finding}");
+    }
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let metrics = Metrics::new();
+    let observer = metrics.clone();
+    let observer: Observer = Box::new(move |event| match event {
+        LedgerEvent::Committed { took, operations } => observer.ledger_commit(operations as u64, took),
+        LedgerEvent::Reopened => observer.ledger_reopened(),
+    });
+    let (ledger, gate_ledger, network_ledger) = ledger::start(ledger_options(settings, observer))?;
+    let (gate, views) = start_gate(settings, &gate_ledger, &metrics)?;
+    drop(gate_ledger);
+    let served = serve(&runtime, settings, network_ledger, metrics, views, &log);
+    gate.stop();
+    // A name server that does not answer must not hold up the stop. The network's tasks, which held the ledger, have ended.
+    runtime.shutdown_background();
+    ledger.join();
+    if served.is_ok() {
+        log::info!("stopped");
+    }
+    served
+}
+
+/// What the ledger is opened with: by the daemon, and by commands that look at it without one.
+#[must_use]
+pub fn ledger_options(settings: &Settings, observer: Observer) -> Options {
+    Options {
+        path: settings.ledger.path.clone(),
+        min_free_bytes: settings.ledger.min_free_bytes,
+        gate: settings.gate.id.clone(),
+        rules: Rules::new(settings),
+        body_maker: body_maker(BodyTemplate::new(&settings.fare, &settings.wechat)),
+        observer,
+    }
+}
+
+// ---- the gate's side ---------------------------------------------------------------------------------------------------------
+
+/// The gate's threads.
+struct Gate {
+    turnstiles: Turnstiles,
+    thread: JoinHandle<()>,
+}
+
+impl Gate {
+    fn stop(self) {
+        self.turnstiles.stop();
+        if self.thread.join().is_err() {
+            log::error!("the gate's thread ended by a panic; its turnstiles are closed");
+        }
+    }
+}
+
+/// A scanner's task to be.
+struct Reader {
+    settings: crate::config::Scanner,
+    readings: mpsc::Sender<scanner::Reading>,
+    stats: Arc<ScannerStats>,
+}
+
+fn start_gate(settings: &Settings, ledger: &GateLedger, metrics: &Metrics) -> Result<(Gate, Vec<LaneView>), DaemonError> {
+    let checker = Arc::new(checker(settings)?);
+    let setups = settings.lanes.iter().map(|lane| LaneSetup { name: lane.name.clone(), settings: lane.turnstile.clone() });
+    let (turnstiles, handles) = turnstile::start(setups.collect())?;
+    close_on_panic(&turnstiles);
+    let (mut lanes, mut readers, mut views) = (Vec::new(), Vec::new(), Vec::new());
+    for (lane, turnstile) in settings.lanes.iter().zip(handles) {
+        let (sender, readings) = mpsc::channel(READINGS_QUEUE);
+        let stats = Arc::new(ScannerStats::default());
+        readers.push(Reader { settings: lane.scanner.clone(), readings: sender, stats: stats.clone() });
+        let lane_metrics = metrics.lane(&lane.name);
+        views.push(LaneView {
+            name: lane.name.clone(),
+            scanner: stats,
+            turnstile: turnstile.handle.clone(),
+            metrics: lane_metrics.clone(),
+        });
+        lanes.push(Lane {
+            name: lane.name.as_str().into(),
+            station: lane.station.as_str().into(),
+            open_within: settings.gate.open_within,
+            checker: checker.clone(),
+            ledger: ledger.clone(),
+            turnstile,
+            readings,
+            metrics: lane_metrics,
+        });
+    }
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name("gate".to_owned()).spawn(move || {
+        run_gate(&runtime, lanes, readers);
+        // A device that is just being opened may take its time.
+        runtime.shutdown_background();
+    })?;
+    Ok((Gate { turnstiles, thread }, views))
+}
+
+/// Serves until every lane has ended, which they do when the turnstiles have.
+fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>) {
+    let local = LocalSet::new();
+    local.block_on(runtime, async {
+        for reader in readers {
+            tokio::task::spawn_local(scanner::run(reader.settings, reader.readings, reader.stats));
+        }
+        let lanes: Vec<_> = lanes.into_iter().map(|lane| tokio::task::spawn_local(lane.run())).collect();
+        for lane in lanes {
+            if let Err(error) = lane.await {
+                log::error!("a lane ended by a panic: {error}");
+            }
+        }
+    });
+}
+
+fn checker(settings: &Settings) -> Result<Checker, DaemonError> {
+    match &settings.ride_code.format {
+        Format::Opaque { passenger } => Ok(Checker::Opaque(OpaqueCodes::new(*passenger))),
+        Format::Jtt1179 { .. } => Err(DaemonError::Format),
+    }
+}
+
+/// A panic aborts the process, and no destructor runs: the outputs are set inactive first.
+fn close_on_panic(turnstiles: &Turnstiles) {
+    let (fail_safe, report) = (turnstiles.fail_safe(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        fail_safe.close_all();
+        report(info);
+    }));
+}
+
+// ---- the network's side --------------------------------------------------------------------------------------------------------
+
+fn serve(
+    runtime: &Runtime,
+    settings: &Settings,
+    ledger: NetworkLedger,
+    metrics: Metrics,
+    lanes: Vec<LaneView>,
+    log: &JournalGuard,
+) -> Result<(), DaemonError> {
+    let client = WeChatClient::new(&settings.wechat, settings.upload.concurrency)?;
+    let (stop, stopped) = watch::channel(false);
+    let upload = Arc::new(UploadMonitor::default());
+    let overview =
+        Overview { lanes, ledger: ledger.clone(), upload: upload.clone(), metrics: metrics.clone(), log: log.dropped_records() };
+    let local = LocalSet::new();
+    local.block_on(runtime, async {
+        let mut signals = Signals::new()?;
+        let monitor = Monitor::new(settings.gate.id.clone(), metrics, overview);
+        serve_control(&ledger, &settings.ledger.path, &monitor)?;
+        let sending = upload::run(ledger, client.clone(), settings.upload.clone(), upload, stopped.clone());
+        let uploading = tokio::task::spawn_local(sending);
+        let serving = match &settings.monitor {
+            Some(settings) => Some(listen(settings.listen, &monitor, stopped).await?),
+            None => None,
+        };
+        log::info!("ready: gate {}, {} lanes", settings.gate.id, settings.lanes.len());
+        signals.until_stop(&client).await;
+        stop.send_replace(true);
+        if let Some(serving) = serving {
+            // It ends by itself within its grace; nothing depends on how.
+            serving.abort();
+        }
+        if uploading.await.is_err() {
+            log::error!("the upload ended by a panic; what was not sent is kept");
+        }
+        Ok(())
+    })
+}
+
+fn serve_control(ledger: &NetworkLedger, path: &Path, monitor: &Monitor) -> Result<(), DaemonError> {
+    let server = control::Server::bind(&control::socket_path())?;
+    let monitor = monitor.clone();
+    let status = move || {
+        let monitor = monitor.clone();
+        async move { monitor.report().await.status }
+    };
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    tokio::task::spawn_local(server.serve(ledger.clone(), path, status));
+    Ok(())
+}
+
+async fn listen(
+    address: SocketAddr,
+    monitor: &Monitor,
+    stopped: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, DaemonError> {
+    let listener = TcpListener::bind(address).await.map_err(|source| DaemonError::Monitor { address, source })?;
+    Ok(tokio::task::spawn_local(monitor::serve(listener, monitor.router(), monitor::MONITOR_LIMITS, stopped)))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn until_stop(&mut self, client: &WeChatClient) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break log::info!("stopping: SIGTERM"),
+                _ = self.interrupt.recv() => break log::info!("stopping: SIGINT"),
+                _ = self.hang_up.recv() => {
+                    client.reload();
+                    log::info!("SIGHUP: the access token's file is read again; all other changes need a restart");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One lane: a reader's codes in, a turnstile's pulses out, and the ledger between them.
+//!
+//! # Promises
+//! - Nothing opens for a code before the ledger has said that its record is durable.
+//! - Every opening that was recorded is followed up: it opened, or the record is taken back (`late`, `not-opened`).
+//! - A scan is answered one after the other; none waits for the network.
+//!
+//! This room knows no WeChat: what happens to a deduction after the opening is not its affair.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    clock::Stamp,
+    ledger::{Admission, Admitted, DeductionId, Denial, GateLedger, Health, LedgerError, Tap, Untaken},
+    monitor::{LaneMetrics, Opening},
+    ride_code::{Checker, CodeDigest, Refusal, VerifiedCode},
+    scanner::Reading,
+    turnstile::{Event, Lane as TurnstileLane, Ticket},
+};
+
+/// What one lane is built from.
+pub struct Lane {
+    /// The lane's name.
+    pub name: Arc<str>,
+    /// The lane's station.
+    pub station: Arc<str>,
+    /// `gate.open_within`.
+    pub open_within: Duration,
+    /// Judges codes.
+    pub checker: Arc<Checker>,
+    /// Records them.
+    pub ledger: GateLedger,
+    /// Opens.
+    pub turnstile: TurnstileLane,
+    /// From the scanner.
+    pub readings: mpsc::Receiver<Reading>,
+    /// Counts.
+    pub metrics: LaneMetrics,
+}
+
+/// A record whose turnstile has not answered.
+struct Promised {
+    last_byte_at: Instant,
+    digest: CodeDigest,
+}
+
+/// A lane at work.
+struct Worker {
+    lane: Lane,
+    promised: HashMap<DeductionId, Promised>,
+    /// Openings that did not happen and that the ledger could not yet be told of.
+    untold: Vec<(DeductionId, Untaken)>,
+}
+
+impl Lane {
+    /// Serves until the turnstile has ended, which it does after every waiting opening has got its answer. The scanner's end
+    /// alone ends nothing: the fire alarm and the exit button need none.
+    pub async fn run(self) {
+        let mut health = self.ledger.health();
+        let mut worker = Worker { lane: self, promised: HashMap::new(), untold: Vec::new() };
+        worker.show_health(&mut health).await;
+        loop {
+            let Lane { turnstile, readings, .. } = &mut worker.lane;
+            tokio::select! {
+                biased;
+                event = turnstile.events.recv() => match event {
+                    Some(event) => worker.turnstile_says(event).await,
+                    None => break,
+                },
+                Ok(()) = health.changed() => worker.show_health(&mut health).await,
+                reading = next(readings) => worker.scanner_says(reading).await,
+            }
+        }
+        worker.give_up().await;
+    }
+}
+
+/// The scanner's next reading; never comes when the scanner has ended.
+async fn next(readings: &mut mpsc::Receiver<Reading>) -> Reading {
+    match readings.recv().await {
+        Some(reading) => reading,
+        None => pending().await,
+    }
+}
+
+impl Worker {
+    // ---- the way of a scan ---------------------------------------------------------------------------------------------------
+
+    async fn scanner_says(&mut self, reading: Reading) {
+        match reading {
+            Reading::Code { bytes, last_byte_at } => self.scan(bytes, last_byte_at).await,
+            Reading::Unreadable { .. } => self.refuse(Refusal::Format, None, Stamp::now()),
+            // The scanner's room has logged it; `status` reads it where it is counted.
+            Reading::Up | Reading::Absent { .. } => {}
+        }
+    }
+
+    async fn scan(&mut self, bytes: Vec<u8>, last_byte_at: Instant) {
+        let scanned = Stamp::now();
+        match self.lane.checker.check(bytes, &scanned) {
+            Ok(code) => self.admit(code, scanned, last_byte_at).await,
+            Err(refusal) => self.refuse(refusal, None, scanned),
+        }
+    }
+
+    async fn admit(&mut self, code: VerifiedCode, scanned: Stamp, last_byte_at: Instant) {
+        let deadline = last_byte_at + self.lane.open_within;
+        let tap = Tap { lane: self.lane.name.clone(), station: self.lane.station.clone(), code: code.clone(), scanned };
+        match self.ask_ledger(tap, deadline).await {
+            Ok(Admission::Admitted(admitted)) => self.open(&admitted, code.digest, deadline, last_byte_at),
+            Ok(Admission::Repeat) => self.lane.metrics.scan("repeat"),
+            Ok(Admission::Refused(refusal)) => self.refuse(refusal, Some(&code), scanned),
+            Err(error) => {
+                log::debug!("lane {}: {}: {error}", self.lane.name, code.digest);
+                self.refuse(Refusal::OutOfOrder, Some(&code), scanned);
+            }
+        }
+    }
+
+    /// The ledger's answer. A passenger before a stuck disk is shown the deny light when the time for an opening is over; the
+    /// answer is waited for all the same, for it may be a record that must be taken back.
+    async fn ask_ledger(&self, tap: Tap, deadline: Instant) -> Result<Admission, LedgerError> {
+        let mut answer = std::pin::pin!(self.lane.ledger.admit(tap));
+        if let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answer).await {
+            return answer;
+        }
+        self.lane.turnstile.handle.deny(Refusal::Late.as_str());
+        answer.await
+    }
+
+    fn open(&mut self, admitted: &Admitted, digest: CodeDigest, deadline: Instant, last_byte_at: Instant) {
+        self.lane.turnstile.handle.open(ticket(admitted.id), deadline);
+        self.promised.insert(admitted.id, Promised { last_byte_at, digest });
+        self.lane.metrics.scan("admitted");
+        log::info!("lane {}: {digest} admitted, order {}, {}", self.lane.name, admitted.order, admitted.total);
+    }
+
+    fn refuse(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
+        self.lane.turnstile.handle.deny(refusal.as_str());
+        self.lane.metrics.scan(refusal.as_str());
+        let digest = code.map(|code| code.digest);
+        match digest {
+            Some(digest) => log::info!("lane {}: {digest} refused: {refusal}", self.lane.name),
+            None => log::info!("lane {}: a scan refused: {refusal}", self.lane.name),
+        }
+        let passenger = code.map(|code| code.passenger.clone());
+        self.lane.ledger.denied(Denial { lane: self.lane.name.clone(), refusal, digest, passenger, scanned });
+    }
+
+    // ---- what became of openings ---------------------------------------------------------------------------------------------
+
+    async fn turnstile_says(&mut self, event: Event) {
+        let name = self.lane.name.clone();
+        match event {
+            Event::Opened { ticket, at } => self.opened(id(ticket), at).await,
+            Event::Late { ticket } => {
+                self.lane.turnstile.handle.deny(Refusal::Late.as_str());
+                self.not_opened(id(ticket), Untaken::Late).await;
+            }
+            Event::NotOpened { ticket } => self.not_opened(id(ticket), Untaken::NotOpened).await,
+            Event::Passage { .. } => {}
+            Event::ExitButton { .. } => log::info!("lane {name}: opened by the exit button"),
+            Event::FireAlarm { active: true } => log::warn!("lane {name}: held open by the fire alarm"),
+            Event::FireAlarm { active: false } => log::warn!("lane {name}: the fire alarm has ended"),
+            Event::Failed { reason } => log::error!("lane {name}: the turnstile does not obey: {reason}"),
+            Event::Restored => log::warn!("lane {name}: the turnstile obeys again"),
+        }
+    }
+
+    async fn opened(&mut self, id: DeductionId, at: Instant) {
+        let Some(promised) = self.promised.remove(&id) else { return };
+        let opening = Opening::Opened { scan_to_open: at.saturating_duration_since(promised.last_byte_at) };
+        self.lane.metrics.opening(opening);
+        let late_by_ms = i64::try_from(at.elapsed().as_millis()).unwrap_or(0);
+        self.lane.ledger.opened(id, Stamp::now().utc_ms - late_by_ms).await;
+    }
+
+    async fn not_opened(&mut self, id: DeductionId, why: Untaken) {
+        let Some(promised) = self.promised.remove(&id) else { return };
+        self.lane.metrics.opening(if why == Untaken::Late { Opening::Late } else { Opening::NotOpened });
+        log::warn!(
+            "lane {}: {} was admitted but not opened for ({}); nothing is charged",
+            self.lane.name,
+            promised.digest,
+            why.as_str()
+        );
+        self.untold.push((id, why));
+        self.tell_ledger().await;
+    }
+
+    /// Tells the ledger of openings that did not happen; what it cannot take now is told when it is well again.
+    async fn tell_ledger(&mut self) {
+        let mut still_untold = Vec::new();
+        for (id, why) in self.untold.drain(..) {
+            if let Err(error) = self.lane.ledger.take_back(id, why).await {
+                log::error!("lane {}: a record could not be taken back yet: {error}", self.lane.name);
+                still_untold.push((id, why));
+            }
+        }
+        self.untold = still_untold;
+    }
+
+    async fn show_health(&mut self, health: &mut watch::Receiver<Health>) {
+        let is_up = *health.borrow_and_update() == Health::Up;
+        self.lane.turnstile.handle.out_of_order((!is_up).then_some(Refusal::OutOfOrder.as_str()));
+        if is_up {
+            self.tell_ledger().await;
+        }
+    }
+
+    /// The turnstile has ended: what it has not answered for did not open.
+    async fn give_up(&mut self) {
+        let unanswered: Vec<_> = self.promised.keys().copied().collect();
+        for id in unanswered {
+            self.not_opened(id, Untaken::NotOpened).await;
+        }
+        self.tell_ledger().await;
+    }
+}
+
+// A row number is positive and keeps its bits both ways.
+#[allow(clippy::cast_sign_loss)]
+fn ticket(id: DeductionId) -> Ticket {
+    Ticket(id as u64)
+}
+
+#[allow(clippy::cast_possible_wrap)]
+fn id(ticket: Ticket) -> DeductionId {
+    ticket.0 as DeductionId
+}
