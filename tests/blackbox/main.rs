@@ -1,0 +1,20 @@
+//! Black-box tests: the real program on pseudo-terminals, with a real SQLite file, beside a WeChat of the tests' own.
+//!
+//! They know what an operator knows — settings, commands, files, the trace of the simulated turnstile — and share no code with the
+//! program. Each test names one promise and stands alone: a folder, ports and terminals of its own, nothing left behind.
+//! They wait for conditions with a deadline; a pause stands only where time itself is the input (silence on a line).
+
+// Outside functions marked as tests, clippy does not know that this whole program is one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+mod admission;
+mod cli;
+mod framings;
+mod isolation;
+mod outoforder;
+mod retry;
+mod storm;
+mod unplug;
+mod way;
