@@ -55,6 +55,21 @@ fn a_code_held_before_the_same_reader_is_ignored_without_signal_or_record() {
 }
 
 #[test]
+fn a_code_held_longer_than_the_passenger_interval_is_refused() {
+    let wechat = WeChat::start();
+    let mut gate = two_lanes(&wechat).set("gate", "passenger_interval", "300ms").start();
+    gate.scan("in", &code("HELD-LONG", 1));
+    gate.wait_opens(1);
+    let refused = holds_within(DEADLINE, || {
+        gate.scan("in", &code("HELD-LONG", 1));
+        thread::sleep(Duration::from_millis(40));
+        !gate.denials().is_empty()
+    });
+    assert!(refused, "never refused in {DEADLINE:?}\n{}", gate.log_tail());
+    assert_eq!((gate.denials()[0].as_str(), gate.opens().len()), ("duplicate", 1));
+}
+
+#[test]
 fn a_frozen_screenshot_between_two_phones_is_refused() {
     let wechat = WeChat::start();
     let mut gate = two_lanes(&wechat).start();

@@ -199,14 +199,17 @@ impl Gate {
         self.folder.path().join(name)
     }
 
+    /// `faregate.toml`.
     pub(crate) fn settings_file(&self) -> PathBuf {
         self.path("faregate.toml")
     }
 
+    /// The text of the settings, as they are now.
     pub(crate) fn settings(&self) -> String {
         fs::read_to_string(self.settings_file()).unwrap()
     }
 
+    /// Replaces the settings; a daemon sees them at its next start.
     pub(crate) fn write_settings(&self, text: &str) {
         fs::write(self.settings_file(), text).unwrap();
     }
@@ -267,10 +270,12 @@ impl Gate {
         self.readers.get_mut(lane).expect("a known lane").send(bytes);
     }
 
+    /// Pulls a lane's reader out: the device and its name are gone.
     pub(crate) fn unplug(&mut self, lane: &str) {
         self.readers.get_mut(lane).expect("a known lane").unplug();
     }
 
+    /// Puts it back: a new device under the old name.
     pub(crate) fn plug(&mut self, lane: &str) {
         self.readers.get_mut(lane).expect("a known lane").plug();
     }
@@ -345,6 +350,7 @@ impl Gate {
         self.queue().into_iter().filter(|row| row["state"] == state).collect()
     }
 
+    /// What `status --json` says of the running daemon.
     pub(crate) fn status(&self) -> Value {
         self.ask(&["status"])
     }

@@ -12,7 +12,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut line = TcpStream::connect(("127.0.0.1", port)).ok()?;
     line.set_read_timeout(Some(TIMEOUT)).ok()?;
-    write!(line, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    // One write, so that a server that answers after its first read is no reason for a failure.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    line.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
     line.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -40,10 +40,12 @@ impl Reader {
         reader
     }
 
+    /// The name that the settings use.
     pub(crate) fn link(&self) -> &Path {
         &self.link
     }
 
+    /// Puts in a new device under the old name.
     pub(crate) fn plug(&mut self) {
         assert!(self.pty.is_none(), "{} is plugged in already", self.link.display());
         self.pty = Some(Pty::open(&self.link));

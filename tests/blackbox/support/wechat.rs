@@ -124,6 +124,7 @@ impl WeChat {
         server
     }
 
+    /// The same while it is down.
     pub(crate) fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
