@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     clock::Stamp,
-    ledger::{Admission, Admitted, DeductionId, Denial, GateLedger, Health, LedgerError, Tap, Untaken},
+    ledger::{Admission, Admitted, DeductionId, Denial, GateLedger, Health, LedgerError, Opened, Tap, Untaken},
     monitor::{LaneMetrics, Opening},
     ride_code::{Checker, CodeDigest, Refusal, VerifiedCode},
     scanner::Reading,
@@ -45,9 +45,32 @@ pub struct Lane {
     pub metrics: LaneMetrics,
 }
 
+/// When a scan had come how far.
+#[derive(Clone, Copy)]
+struct Timeline {
+    last_byte: Instant,
+    checked: Instant,
+    durable: Instant,
+}
+
+impl Timeline {
+    /// For people: the whole way in milliseconds, and each stage of it.
+    fn told(&self, opened_at: Instant) -> String {
+        let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1e3;
+        let Self { last_byte, checked, durable } = *self;
+        format!(
+            "{:.2} ms after the last byte: code checked {:.2}, record durable {:.2}, turnstile open {:.2}",
+            ms(last_byte, opened_at),
+            ms(last_byte, checked),
+            ms(checked, durable),
+            ms(durable, opened_at),
+        )
+    }
+}
+
 /// A record whose turnstile has not answered.
 struct Promised {
-    last_byte_at: Instant,
+    timeline: Timeline,
     digest: CodeDigest,
 }
 
@@ -111,10 +134,14 @@ impl Worker {
     }
 
     async fn admit(&mut self, code: VerifiedCode, scanned: Stamp, last_byte_at: Instant) {
+        let checked = Instant::now();
         let deadline = last_byte_at + self.lane.open_within;
         let tap = Tap { lane: self.lane.name.clone(), station: self.lane.station.clone(), code: code.clone(), scanned };
         match self.ask_ledger(tap, deadline).await {
-            Ok(Admission::Admitted(admitted)) => self.open(&admitted, code.digest, deadline, last_byte_at),
+            Ok(Admission::Admitted(admitted)) => {
+                let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
+                self.open(&admitted, deadline, Promised { timeline, digest: code.digest });
+            }
             Ok(Admission::Repeat) => self.lane.metrics.scan("repeat"),
             Ok(Admission::Refused(refusal)) => self.refuse(refusal, Some(&code), scanned),
             Err(error) => {
@@ -135,11 +162,11 @@ impl Worker {
         answer.await
     }
 
-    fn open(&mut self, admitted: &Admitted, digest: CodeDigest, deadline: Instant, last_byte_at: Instant) {
+    fn open(&mut self, admitted: &Admitted, deadline: Instant, promised: Promised) {
         self.lane.turnstile.handle.open(ticket(admitted.id), deadline);
-        self.promised.insert(admitted.id, Promised { last_byte_at, digest });
         self.lane.metrics.scan("admitted");
-        log::info!("lane {}: {digest} admitted, order {}, {}", self.lane.name, admitted.order, admitted.total);
+        log::info!("lane {}: {} admitted, order {}, {}", self.lane.name, promised.digest, admitted.order, admitted.total);
+        self.promised.insert(admitted.id, promised);
     }
 
     fn refuse(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
@@ -176,10 +203,11 @@ impl Worker {
 
     async fn opened(&mut self, id: DeductionId, at: Instant) {
         let Some(promised) = self.promised.remove(&id) else { return };
-        let opening = Opening::Opened { scan_to_open: at.saturating_duration_since(promised.last_byte_at) };
+        let opening = Opening::Opened { scan_to_open: at.saturating_duration_since(promised.timeline.last_byte) };
         self.lane.metrics.opening(opening);
-        let late_by_ms = i64::try_from(at.elapsed().as_millis()).unwrap_or(0);
-        self.lane.ledger.opened(id, Stamp::now().utc_ms - late_by_ms).await;
+        let ago_ms = i64::try_from(at.elapsed().as_millis()).unwrap_or(0);
+        let opened = Opened { id, at_utc_ms: Stamp::now().utc_ms - ago_ms, detail: promised.timeline.told(at) };
+        self.lane.ledger.opened(opened).await;
     }
 
     async fn not_opened(&mut self, id: DeductionId, why: Untaken) {

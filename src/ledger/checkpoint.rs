@@ -18,18 +18,24 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
+/// The log is given this length in quiet moments after a start, in steps of [`GROWTH_BYTES`].
+const LOG_BYTES_MIN: u64 = 4 << 20;
+/// One step: as much as a slow card writes while a passenger comes to the reader.
+pub(super) const GROWTH_BYTES: u32 = 512 << 10;
 /// Operations after which a quiet moment is used.
 const OPERATIONS_MIN: usize = 64;
 /// The gate is quiet when nobody was admitted for so long.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(500);
 /// Operations after which the log is moved back whatever the gate does.
-const BUSY_OPERATIONS: usize = 1024;
+const BUSY_OPERATIONS: usize = 256;
 /// A log of more pages than this (16 MiB) must be begun anew soon.
 const LOG_PAGES_MAX: u64 = 4096;
 
 pub(super) struct Checkpointer {
     operations: usize,
     quiet_since: Instant,
+    /// Whether the log still has to be given its length.
+    is_log_short: bool,
     is_running: Arc<AtomicBool>,
     /// Pages of a log that was too long and could not be moved back as a whole; 0 otherwise.
     remainder_of_pages: Arc<AtomicU64>,
@@ -47,13 +53,13 @@ impl Checkpointer {
             while received.recv().is_ok() {
                 match checkpoint(&file) {
                     Ok(pages) => remainder.store(pages, Ordering::Release),
-                    Err(error) => log::debug!("the ledger's log could not be moved back now: {error}"),
+                    Err(error) => log::warn!("the ledger's log could not be moved back and will be later: {error}"),
                 }
                 flag.store(false, Ordering::Release);
             }
         });
         let (requests, thread) = (Some(requests), thread.ok());
-        Self { operations: 0, quiet_since: Instant::now(), is_running, remainder_of_pages, requests, thread }
+        Self { operations: 0, quiet_since: Instant::now(), is_log_short: true, is_running, remainder_of_pages, requests, thread }
     }
 
     pub(super) fn gate_is_busy(&mut self) {
@@ -67,15 +73,24 @@ impl Checkpointer {
     /// When a quiet moment will have come.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let is_wanted = self.operations >= OPERATIONS_MIN && !self.is_running.load(Ordering::Acquire);
-        is_wanted.then(|| self.quiet_since + QUIET)
+        (is_wanted || self.is_log_short).then(|| self.quiet_since + QUIET)
     }
 
     pub(super) fn keep_house(&mut self, now: Instant) {
-        let is_quiet = self.wake_at().is_some_and(|at| now >= at);
-        let is_overdue = self.operations >= BUSY_OPERATIONS && !self.is_running.load(Ordering::Acquire);
-        if is_quiet || is_overdue {
+        let is_quiet = self.operations >= OPERATIONS_MIN && now >= self.quiet_since + QUIET;
+        let is_overdue = self.operations >= BUSY_OPERATIONS;
+        if (is_quiet || is_overdue) && !self.is_running.load(Ordering::Acquire) {
             self.start();
         }
+    }
+
+    /// Whether the writer should make the log longer now, which is `log_bytes` long.
+    pub(super) fn wants_growth(&mut self, now: Instant, log_bytes: impl FnOnce() -> u64) -> bool {
+        if !self.is_log_short || now < self.quiet_since + QUIET {
+            return false;
+        }
+        self.is_log_short = log_bytes() < LOG_BYTES_MIN;
+        self.is_log_short
     }
 
     /// Whether the writer must now move the rest of the log back itself.

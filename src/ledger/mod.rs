@@ -166,10 +166,10 @@ impl GateLedger {
         ask(&self.ops, |reply| GateOp::TakeBack(id, why, reply)).await
     }
 
-    /// The turnstile opened for this row. Joins the next commit.
-    pub async fn opened(&self, id: DeductionId, at_utc_ms: i64) {
+    /// The turnstile opened. Joins the next commit.
+    pub async fn opened(&self, opened: Opened) {
         // A thread that has ended cannot note it; the next start marks the row as unconfirmed.
-        let _ = self.ops.send(GateOp::Opened(id, at_utc_ms)).await;
+        let _ = self.ops.send(GateOp::Opened(Box::new(opened))).await;
     }
 
     /// A scan was refused. Joins the next commit; under a flood some are only counted.

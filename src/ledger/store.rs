@@ -12,8 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, named_p
 use super::{
     order::OrderNumber,
     types::{
-        Admission, Admitted, Attempt, Bill, BodyMaker, DeductionId, Denial, LedgerError, Outcome, PageRequest, PendingDeduction,
-        QueueEvent, QueueRow, QueueStory, Recorded, STATES, Tap, Totals, Untaken,
+        Admission, Admitted, Attempt, Bill, BodyMaker, DeductionId, Denial, LedgerError, Opened, Outcome, PageRequest,
+        PendingDeduction, QueueEvent, QueueRow, QueueStory, Recorded, STATES, Tap, Totals, Untaken,
     },
 };
 use crate::{
@@ -209,12 +209,12 @@ impl Store {
         Ok(self.connection.last_insert_rowid())
     }
 
-    pub(super) fn opened(&self, id: DeductionId, at_utc_ms: i64) -> rusqlite::Result<()> {
+    pub(super) fn opened(&self, opened: &Opened) -> rusqlite::Result<()> {
         let changed = self
             .connection
             .prepare_cached("UPDATE deduction SET opening = 'opened' WHERE id = ? AND opening = 'waiting'")?
-            .execute([id])?;
-        if changed == 1 { self.event(id, at_utc_ms, "opened", None) } else { Ok(()) }
+            .execute([opened.id])?;
+        if changed == 1 { self.event(opened.id, opened.at_utc_ms, "opened", Some(&opened.detail)) } else { Ok(()) }
     }
 
     /// The opening did not happen: nothing is charged, and the code may be used again.
@@ -423,6 +423,19 @@ impl Store {
     }
 
     // ---- the file ----------------------------------------------------------------------------------------------------------
+
+    /// Makes the write-ahead log longer. Two commits, since pages that are freed in the commit that took them are not written.
+    pub(super) fn grow_log(&mut self, bytes: u32) -> rusqlite::Result<()> {
+        self.transact(|store| store.connection.execute("INSERT INTO growth (filler) VALUES (zeroblob(?))", [bytes]))?;
+        self.transact(|store| store.connection.execute("DELETE FROM growth", [])).map(drop)
+    }
+
+    /// The length of the write-ahead log in bytes.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let mut log = self.path.as_os_str().to_owned();
+        log.push("-wal");
+        std::fs::metadata(log).map_or(0, |log| log.len())
+    }
 
     /// Moves what is left of the log back into the file.
     pub(super) fn checkpoint(&self) -> rusqlite::Result<()> {

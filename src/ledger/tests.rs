@@ -82,7 +82,7 @@ impl Bench {
     }
 
     fn opened(&self, id: DeductionId) {
-        self.runtime.block_on(self.gate().opened(id, 1));
+        self.runtime.block_on(self.gate().opened(Opened { id, at_utc_ms: 1, detail: String::new() }));
     }
 
     fn sendable(&self, after_id: DeductionId) -> Vec<DeductionId> {

@@ -49,6 +49,17 @@ pub struct Admitted {
     pub total: Fen,
 }
 
+/// The turnstile opened for a record.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Its row.
+    pub id: DeductionId,
+    /// When, UTC milliseconds.
+    pub at_utc_ms: i64,
+    /// How long the scan took, in words.
+    pub detail: String,
+}
+
 /// Why an opening that was recorded did not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untaken {

@@ -19,13 +19,13 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    checkpoint::Checkpointer,
+    checkpoint::{Checkpointer, GROWTH_BYTES},
     order::OrderNumber,
     signal::PendingSignal,
     store::{Context, IfMissing, Store},
     types::{
-        Admission, Attempt, DeductionId, Denial, Health, LedgerError, Outcome as AttemptOutcome, PageRequest, PendingDeduction,
-        QueueRow, QueueStory, Tap, Totals, Untaken,
+        Admission, Attempt, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, PageRequest,
+        PendingDeduction, QueueRow, QueueStory, Tap, Totals, Untaken,
     },
 };
 use crate::clock::Stamp;
@@ -57,7 +57,7 @@ pub(super) enum GateOp {
     /// The opening did not happen; answered when durable.
     TakeBack(DeductionId, Untaken, Reply<()>),
     /// The turnstile opened. Deferred.
-    Opened(DeductionId, i64),
+    Opened(Box<Opened>),
     /// A scan was refused. Deferred.
     Denied(Box<Denial>),
 }
@@ -116,7 +116,7 @@ pub(super) struct Setup {
 }
 
 enum Deferred {
-    Opened(DeductionId, i64),
+    Opened(Box<Opened>),
     Denied(Box<Denial>, u64),
     Attempt(Box<Attempt>),
 }
@@ -235,7 +235,7 @@ impl Writer {
             match op {
                 GateOp::Admit(tap, reply) => waited.push(Waited::Admit(tap, reply)),
                 GateOp::TakeBack(id, why, reply) => waited.push(Waited::TakeBack(id, why, reply)),
-                GateOp::Opened(id, at_utc_ms) => self.defer_opened(id, at_utc_ms),
+                GateOp::Opened(opened) => self.defer_opened(opened),
                 GateOp::Denied(denial) => self.defer_denied(denial),
             }
         }
@@ -304,8 +304,9 @@ impl Writer {
         self.deferred_since.get_or_insert_with(Instant::now);
     }
 
-    fn defer_opened(&mut self, id: DeductionId, at_utc_ms: i64) {
-        self.defer(Deferred::Opened(id, at_utc_ms));
+    fn defer_opened(&mut self, opened: Box<Opened>) {
+        let id = opened.id;
+        self.defer(Deferred::Opened(opened));
         if self.waiting_openings.remove(&id) {
             self.announce(id);
         }
@@ -503,11 +504,23 @@ impl Writer {
             self.look_at_disk();
         }
         self.checkpointer.keep_house(now);
-        if self.checkpointer.take_remainder() {
-            if let File::Open(store) = &self.file {
-                // What does not succeed now is taken up by the next one.
-                let _ = store.checkpoint();
-            }
+        self.keep_log(now);
+    }
+
+    /// Gives the log its length when there is time for it, and bounds it when there is none.
+    fn keep_log(&mut self, now: Instant) {
+        let is_roomy = self.refusal().is_none();
+        let File::Open(store) = &mut self.file else { return };
+        let result = if is_roomy && self.checkpointer.wants_growth(now, || store.log_bytes()) {
+            store.grow_log(GROWTH_BYTES)
+        } else if self.checkpointer.take_remainder() {
+            store.checkpoint()
+        } else {
+            Ok(())
+        };
+        if let Err(error) = result {
+            let error = store.explain(&error);
+            self.fail(&error);
         }
     }
 }
@@ -565,7 +578,7 @@ impl Waited {
 impl Deferred {
     fn apply(&self, store: &Store) -> rusqlite::Result<()> {
         match self {
-            Self::Opened(id, at_utc_ms) => store.opened(*id, *at_utc_ms),
+            Self::Opened(opened) => store.opened(opened),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
             Self::Attempt(attempt) => store.attempt(attempt),
         }

@@ -1,0 +1,139 @@
+//! From the last byte of a scan to the open turnstile, measured on the real program by itself (`status`), beside raw
+//! `fdatasync`s of 4 KiB on the same disk, one between every two scans.
+//!
+//! `cargo bench --bench scan_to_open`; `FAREGATE_SCANS` sets the scans of each line (400), `FAREGATE_BACKLOG` the rows that
+//! wait (100000).
+
+#[allow(dead_code, unused_imports)]
+#[path = "../tests/blackbox/support/mod.rs"]
+mod support;
+
+use std::{
+    env,
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, params};
+
+use support::{Answer, Gate, Random, WeChat, code};
+
+/// What the gate is doing beside.
+struct Scene {
+    name: &'static str,
+    backlog: usize,
+    answer: Answer,
+}
+
+fn main() {
+    let scans = number("FAREGATE_SCANS", 400);
+    let backlog = number("FAREGATE_BACKLOG", 100_000);
+    let scenes = [
+        Scene { name: "nothing waits", backlog: 0, answer: Answer::Ok },
+        Scene { name: "WeChat hangs", backlog: 0, answer: Answer::Hang },
+        Scene { name: "backlog, WeChat hangs", backlog, answer: Answer::Hang },
+        Scene { name: "backlog, uploader drains", backlog, answer: Answer::Ok },
+    ];
+    println!("{scans} scans each, backlog {backlog} rows; milliseconds");
+    println!(
+        "{:<26} {:>7} {:>7} {:>7} | {:>7} {:>7} | {:>5} {:>5}",
+        "", "p50", "p99", "p999", "raw p50", "raw p99", "p50/", "p99/"
+    );
+    for scene in scenes {
+        measure(&scene, scans);
+    }
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn measure(scene: &Scene, scans: usize) {
+    let wechat = WeChat::start();
+    wechat.answer(scene.answer);
+    let mut gate = Gate::beside(&wechat)
+        .set("turnstile", "pulse", "10ms")
+        .set("turnstile", "pulse_gap", "0s")
+        .set("upload", "concurrency", 32)
+        .start();
+    gate.stop_cleanly();
+    fill(&gate.path("ledger.db"), scene.backlog);
+    let began = Instant::now();
+    gate.start();
+    let start_ms = began.elapsed().as_millis();
+    let raw = RawDisk::new(&gate.path("raw"));
+    let mut random = Random::new(1);
+    let mut raw_ms: Vec<f64> = Vec::new();
+    for count in 0..scans {
+        gate.scan("in", &code("BENCH", count));
+        gate.wait_opens(count + 1);
+        std::thread::sleep(Duration::from_millis(15 + random.below(25) as u64));
+        raw_ms.push(raw.sync_ms());
+    }
+    let status = gate.status();
+    let of = |name: &str| status["scan_to_open_ms"][name].as_f64().unwrap();
+    raw_ms.sort_by(f64::total_cmp);
+    let (raw_p50, raw_p99) = (raw_ms[scans / 2], raw_ms[scans * 99 / 100]);
+    println!(
+        "{:<26} {:>7.3} {:>7.3} {:>7.3} | {raw_p50:>7.3} {raw_p99:>7.3} | {:>5.2} {:>5.2}   start to healthy {start_ms} ms, resident {} KiB, sent {}",
+        scene.name,
+        of("p50"),
+        of("p99"),
+        of("p999"),
+        of("p50") / raw_p50,
+        of("p99") / raw_p99,
+        resident_kib(gate.pid()),
+        wechat.answers(),
+    );
+    let last = gate.queue().pop().unwrap();
+    let story = gate.ask(&["queue", "show", last["order"].as_str().unwrap()]);
+    println!("    the last scan: {}", story["events"][1]["detail"].as_str().unwrap_or("not yet told"));
+}
+
+/// Rows as the daemon would have left them after a long outage.
+fn fill(ledger: &Path, rows: usize) {
+    let mut connection = Connection::open(ledger).unwrap();
+    let transaction = connection.transaction().unwrap();
+    let mut insert = transaction
+        .prepare(
+            "INSERT INTO deduction (order_number, state, kind, gate, lane, station, passenger, passenger_tail, code_digest, original_fen,
+                 total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized)
+             VALUES (?1, 'pending', 'single', 'T1', 'in', 'S1', x'00', '0000', x'00', 200, 200, 0, ?2, 'opened', 0, 1, 0, 1)",
+        )
+        .unwrap();
+    for row in 0..rows {
+        let order = format!("{row:026}");
+        let qrcode = format!("{row:0>456}");
+        let body = format!("{{\"qrcode\":\"{qrcode}\",\"out_order_no\":\"{order}\",\"attach\":\"{order}\"}}");
+        insert.execute(params![order, body.into_bytes()]).unwrap();
+    }
+    drop(insert);
+    transaction.commit().unwrap();
+}
+
+/// The floor: overwriting 4 KiB and waiting for the disk.
+struct RawDisk(File);
+
+impl RawDisk {
+    fn new(path: &Path) -> Self {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
+        file.write_all_at(&[0; 4096], 0).unwrap();
+        file.sync_all().unwrap();
+        Self(file)
+    }
+
+    fn sync_ms(&self) -> f64 {
+        let began = Instant::now();
+        self.0.write_all_at(&[1; 4096], 0).unwrap();
+        self.0.sync_data().unwrap();
+        began.elapsed().as_secs_f64() * 1e3
+    }
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
