@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::{
     clock::Stamp,
@@ -74,12 +74,17 @@ struct Promised {
     digest: CodeDigest,
 }
 
+/// Whether an answer came while an opening could still start.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Punctuality {
+    InTime,
+    Late,
+}
+
 /// A lane at work.
 struct Worker {
     lane: Lane,
     promised: HashMap<DeductionId, Promised>,
-    /// Openings that did not happen and that the ledger could not yet be told of.
-    untold: Vec<(DeductionId, Untaken)>,
 }
 
 impl Lane {
@@ -87,8 +92,8 @@ impl Lane {
     /// alone ends nothing: the fire alarm and the exit button need none.
     pub async fn run(self) {
         let mut health = self.ledger.health();
-        let mut worker = Worker { lane: self, promised: HashMap::new(), untold: Vec::new() };
-        worker.show_health(&mut health).await;
+        let mut worker = Worker { lane: self, promised: HashMap::new() };
+        worker.show_health(&health.borrow_and_update());
         loop {
             let Lane { turnstile, readings, .. } = &mut worker.lane;
             tokio::select! {
@@ -97,7 +102,7 @@ impl Lane {
                     Some(event) => worker.turnstile_says(event).await,
                     None => break,
                 },
-                Ok(()) = health.changed() => worker.show_health(&mut health).await,
+                Ok(()) = health.changed() => worker.show_health(&health.borrow_and_update()),
                 reading = next(readings) => worker.scanner_says(reading).await,
             }
         }
@@ -137,12 +142,25 @@ impl Worker {
         let checked = Instant::now();
         let deadline = last_byte_at + self.lane.open_within;
         let tap = Tap { lane: self.lane.name.clone(), station: self.lane.station.clone(), code: code.clone(), scanned };
-        match self.ask_ledger(tap, deadline).await {
+        if checked >= deadline {
+            // A code that waited for a stuck disk behind another one: its passenger has gone.
+            return self.refuse(Refusal::Late, Some(&code), scanned);
+        }
+        let (answer, punctuality) = self.ask_ledger(tap, deadline).await;
+        match answer {
             Ok(Admission::Admitted(admitted)) => {
                 let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
-                self.open(&admitted, deadline, Promised { timeline, digest: code.digest });
+                let promised = Promised { timeline, digest: code.digest };
+                match punctuality {
+                    Punctuality::InTime => self.open(&admitted, deadline, promised),
+                    Punctuality::Late => self.record_late(&admitted, promised).await,
+                }
             }
             Ok(Admission::Repeat) => self.lane.metrics.scan("repeat"),
+            // The passenger has been shown a refusal already.
+            Ok(Admission::Refused(_)) | Err(_) if punctuality == Punctuality::Late => {
+                self.note_refusal(Refusal::Late, Some(&code), scanned);
+            }
             Ok(Admission::Refused(refusal)) => self.refuse(refusal, Some(&code), scanned),
             Err(error) => {
                 log::debug!("lane {}: {}: {error}", self.lane.name, code.digest);
@@ -151,15 +169,25 @@ impl Worker {
         }
     }
 
-    /// The ledger's answer. A passenger before a stuck disk is shown the deny light when the time for an opening is over; the
-    /// answer is waited for all the same, for it may be a record that must be taken back.
-    async fn ask_ledger(&self, tap: Tap, deadline: Instant) -> Result<Admission, LedgerError> {
+    /// The ledger's answer. Before a stuck disk the passenger is refused when the time for an opening is over, and the lane shows
+    /// that it is out of order; the answer is waited for all the same, for it may be a record that must be taken back.
+    async fn ask_ledger(&self, tap: Tap, deadline: Instant) -> (Result<Admission, LedgerError>, Punctuality) {
         let mut answer = std::pin::pin!(self.lane.ledger.admit(tap));
         if let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answer).await {
-            return answer;
+            return (answer, Punctuality::InTime);
         }
+        log::error!("lane {}: the ledger does not answer; the lane is out of order until it does", self.lane.name);
         self.lane.turnstile.handle.deny(Refusal::Late.as_str());
-        answer.await
+        self.lane.turnstile.handle.out_of_order(Some(Refusal::OutOfOrder.as_str()));
+        let answer = answer.await;
+        self.show_health(&self.lane.ledger.health().borrow());
+        (answer, Punctuality::Late)
+    }
+
+    async fn record_late(&mut self, admitted: &Admitted, promised: Promised) {
+        self.lane.metrics.scan("admitted");
+        self.promised.insert(admitted.id, promised);
+        self.not_opened(admitted.id, Untaken::Late).await;
     }
 
     fn open(&mut self, admitted: &Admitted, deadline: Instant, promised: Promised) {
@@ -171,6 +199,10 @@ impl Worker {
 
     fn refuse(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
         self.lane.turnstile.handle.deny(refusal.as_str());
+        self.note_refusal(refusal, code, scanned);
+    }
+
+    fn note_refusal(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
         self.lane.metrics.scan(refusal.as_str());
         let digest = code.map(|code| code.digest);
         match digest {
@@ -219,28 +251,14 @@ impl Worker {
             promised.digest,
             why.as_str()
         );
-        self.untold.push((id, why));
-        self.tell_ledger().await;
+        if let Err(error) = self.lane.ledger.take_back(id, why).await {
+            log::error!("lane {}: a record could not be taken back: {error}", self.lane.name);
+        }
     }
 
-    /// Tells the ledger of openings that did not happen; what it cannot take now is told when it is well again.
-    async fn tell_ledger(&mut self) {
-        let mut still_untold = Vec::new();
-        for (id, why) in self.untold.drain(..) {
-            if let Err(error) = self.lane.ledger.take_back(id, why).await {
-                log::error!("lane {}: a record could not be taken back yet: {error}", self.lane.name);
-                still_untold.push((id, why));
-            }
-        }
-        self.untold = still_untold;
-    }
-
-    async fn show_health(&mut self, health: &mut watch::Receiver<Health>) {
-        let is_up = *health.borrow_and_update() == Health::Up;
-        self.lane.turnstile.handle.out_of_order((!is_up).then_some(Refusal::OutOfOrder.as_str()));
-        if is_up {
-            self.tell_ledger().await;
-        }
+    fn show_health(&self, health: &Health) {
+        let is_down = *health != Health::Up;
+        self.lane.turnstile.handle.out_of_order(is_down.then_some(Refusal::OutOfOrder.as_str()));
     }
 
     /// The turnstile has ended: what it has not answered for did not open.
@@ -249,7 +267,6 @@ impl Worker {
         for id in unanswered {
             self.not_opened(id, Untaken::NotOpened).await;
         }
-        self.tell_ledger().await;
     }
 }
 

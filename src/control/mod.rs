@@ -18,8 +18,8 @@ use crate::{
     monitor::Status,
 };
 
-/// Rows in one page of a listing.
-pub const PAGE_ROWS: usize = 200;
+/// Rows in one page of a listing: what a scan may have to wait for.
+pub const PAGE_ROWS: usize = 64;
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

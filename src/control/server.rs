@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{Answer, PAGE_ROWS, Question};
 use crate::{
-    ledger::{NetworkLedger, OrderNumber, PageRequest},
+    ledger::{NetworkLedger, OrderNumber, Page, PageRequest},
     monitor::Status,
 };
 
@@ -159,10 +159,7 @@ where
 
     async fn page(&self, state: Option<String>, after_id: i64, limit: usize) -> Answer {
         match self.ledger.page(PageRequest { state, after_id, limit }).await {
-            Ok(rows) => {
-                let next_after_id = rows.last().filter(|_| rows.len() == limit).map(|row| row.id);
-                Answer::QueuePage { rows, next_after_id }
-            }
+            Ok(Page { rows, next_after_id }) => Answer::QueuePage { rows, next_after_id },
             Err(error) => refused(&error.to_string()),
         }
     }

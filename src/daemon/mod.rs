@@ -26,7 +26,7 @@ use crate::{
     journal::{self, JournalError, JournalGuard},
     journey::Rules,
     lane::Lane,
-    ledger::{self, GateLedger, LedgerError, LedgerEvent, NetworkLedger, Observer, Options},
+    ledger::{self, GateLedger, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
     monitor::{self, Metrics, Monitor},
     ride_code::{Checker, OpaqueCodes},
     scanner::{self, ScannerStats},
@@ -69,6 +69,9 @@ pub enum DaemonError {
     /// A format of ride codes that this version has not.
     #[error("ride_code.format: this version cannot check these codes")]
     Format,
+    /// The ledger could not be written at the stop.
+    #[error("stopped although the ledger could not be written; look at the disk, and at the log for what is left unsaid")]
+    NotWritten,
     /// Threads, signals.
     #[error("the daemon cannot start: {0}; the limits on threads and open files of this user may be too low")]
     System(#[from] io::Error),
@@ -97,11 +100,13 @@ pub fn run(settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError>
     gate.stop();
     // A name server that does not answer must not hold up the stop. The network's tasks, which held the ledger, have ended.
     runtime.shutdown_background();
-    ledger.join();
-    if served.is_ok() {
-        log::info!("stopped");
+    let written = ledger.join();
+    served?;
+    if written == Written::NotAll {
+        return Err(DaemonError::NotWritten);
     }
-    served
+    log::info!("stopped");
+    Ok(())
 }
 
 /// What the ledger is opened with: by the daemon, and by commands that look at it without one.

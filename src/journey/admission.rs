@@ -12,10 +12,14 @@ pub enum Age {
         /// Milliseconds.
         ms: i64,
     },
-    /// The difference of two real-time clocks: wrong by as much as either was; negative when the clock went back.
+    /// From before this boot.
     OtherBoot {
-        /// Milliseconds.
+        /// The difference of two real-time clocks, milliseconds; negative when the clock went back.
         ms: i64,
+        /// Whether the clock was synchronized both times; if not, the difference says nothing.
+        is_reliable: bool,
+        /// It is older than this boot, milliseconds: that much is sure.
+        at_least_ms: i64,
     },
 }
 
@@ -82,21 +86,25 @@ impl Windows {
 }
 
 impl Age {
-    /// Whether this is less than `limit_ms` away, into the past or, where clocks disagree, into the future: a code that may
-    /// have been used is better refused, for its owner's phone makes a new one.
+    /// Whether this may be less than `limit_ms` ago. A code that may have been used is better refused, for its owner's phone makes
+    /// a new one.
     fn is_within(self, limit_ms: i64) -> bool {
         match self {
             Self::ThisBoot { ms } => ms < limit_ms,
-            Self::OtherBoot { ms } => ms.saturating_abs() < limit_ms,
+            Self::OtherBoot { ms, is_reliable, at_least_ms } => {
+                at_least_ms < limit_ms && (!is_reliable || ms.saturating_abs() < limit_ms)
+            }
         }
     }
 
-    /// Whether this is less than `limit_ms` into the past. A passenger cannot make a new self: a clock that went back must not
+    /// Whether this is surely less than `limit_ms` ago. A passenger cannot make a new self: a clock that went back must not
     /// lock anybody out.
     fn is_forward_within(self, limit_ms: i64) -> bool {
         match self {
             Self::ThisBoot { ms } => ms < limit_ms,
-            Self::OtherBoot { ms } => (0..limit_ms).contains(&ms),
+            Self::OtherBoot { ms, is_reliable, at_least_ms } => {
+                is_reliable && at_least_ms < limit_ms && (0..limit_ms).contains(&ms)
+            }
         }
     }
 }
@@ -115,6 +123,10 @@ mod tests {
         WINDOWS.judge(&History { same_code: Some(Past { age }), is_latest_of_lane, same_passenger: Some(Past { age }) })
     }
 
+    fn other_boot(ms: i64) -> Age {
+        Age::OtherBoot { ms, is_reliable: true, at_least_ms: 0 }
+    }
+
     fn passenger_seen(age: Age) -> Judgement {
         WINDOWS.judge(&History { same_passenger: Some(Past { age }), ..History::default() })
     }
@@ -123,7 +135,8 @@ mod tests {
     fn a_code_passes_once_within_its_window() {
         assert_eq!(code_seen(Age::ThisBoot { ms: 299_999 }, false), Judgement::Blocked(Refusal::Duplicate));
         assert_eq!(code_seen(Age::ThisBoot { ms: 300_000 }, false), Judgement::Free);
-        assert_eq!(code_seen(Age::OtherBoot { ms: 299_999 }, false), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(other_boot(299_999), false), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(other_boot(300_000), false), Judgement::Free);
     }
 
     #[test]
@@ -141,8 +154,16 @@ mod tests {
 
     #[test]
     fn a_clock_that_went_back_neither_frees_a_used_code_nor_locks_a_passenger_out() {
-        assert_eq!(code_seen(Age::OtherBoot { ms: -1_000 }, false), Judgement::Blocked(Refusal::Duplicate));
-        assert_eq!(code_seen(Age::OtherBoot { ms: -300_000 }, false), Judgement::Free);
-        assert_eq!(passenger_seen(Age::OtherBoot { ms: -1_000 }), Judgement::Free);
+        assert_eq!(code_seen(other_boot(-1_000), false), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(other_boot(-300_000), false), Judgement::Free);
+        assert_eq!(passenger_seen(other_boot(-1_000)), Judgement::Free);
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_relied_on_frees_no_used_code_until_the_machine_has_run_for_the_window() {
+        let seen = |at_least_ms| Age::OtherBoot { ms: 50 * 365 * 86_400_000, is_reliable: false, at_least_ms };
+        assert_eq!(code_seen(seen(299_999), false), Judgement::Blocked(Refusal::Duplicate));
+        assert_eq!(code_seen(seen(300_000), false), Judgement::Free);
+        assert_eq!(passenger_seen(seen(0)), Judgement::Free);
     }
 }

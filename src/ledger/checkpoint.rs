@@ -2,14 +2,14 @@
 //! never waits for it.
 //!
 //! A log that is written to without a pause is moved back as well, every [`BUSY_OPERATIONS`]; but it can be begun anew only when
-//! nothing was added meanwhile. Where it has grown past [`LOG_PAGES_MAX`], the writer itself moves the short remainder
-//! back ([`Checkpointer::take_remainder`]), so that the log stays bounded.
+//! nothing was added meanwhile. Where it has grown past [`LOG_BYTES_MAX`], the writer itself moves the short remainder back
+//! ([`Checkpointer::take_finished`]), so that the log stays bounded.
 
 use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -28,8 +28,8 @@ const OPERATIONS_MIN: usize = 64;
 const QUIET: Duration = Duration::from_millis(500);
 /// Operations after which the log is moved back whatever the gate does.
 const BUSY_OPERATIONS: usize = 256;
-/// A log of more pages than this (16 MiB) must be begun anew soon.
-const LOG_PAGES_MAX: u64 = 4096;
+/// A log longer than this must be begun anew soon.
+pub(super) const LOG_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) struct Checkpointer {
     operations: usize,
@@ -37,8 +37,8 @@ pub(super) struct Checkpointer {
     /// Whether the log still has to be given its length.
     is_log_short: bool,
     is_running: Arc<AtomicBool>,
-    /// Pages of a log that was too long and could not be moved back as a whole; 0 otherwise.
-    remainder_of_pages: Arc<AtomicU64>,
+    /// Whether a run has ended since it was last asked for.
+    has_finished: Arc<AtomicBool>,
     requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,19 +47,19 @@ impl Checkpointer {
     pub(super) fn new(path: &Path) -> Self {
         let (requests, received) = sync_channel::<()>(1);
         let is_running = Arc::new(AtomicBool::new(false));
-        let remainder_of_pages = Arc::new(AtomicU64::new(0));
-        let (file, flag, remainder) = (path.to_owned(), is_running.clone(), remainder_of_pages.clone());
+        let has_finished = Arc::new(AtomicBool::new(false));
+        let (file, running, finished) = (path.to_owned(), is_running.clone(), has_finished.clone());
         let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
             while received.recv().is_ok() {
-                match checkpoint(&file) {
-                    Ok(pages) => remainder.store(pages, Ordering::Release),
-                    Err(error) => log::warn!("the ledger's log could not be moved back and will be later: {error}"),
+                if let Err(error) = checkpoint(&file) {
+                    log::warn!("the ledger's log could not be moved back and will be later: {error}");
                 }
-                flag.store(false, Ordering::Release);
+                finished.store(true, Ordering::Release);
+                running.store(false, Ordering::Release);
             }
         });
         let (requests, thread) = (Some(requests), thread.ok());
-        Self { operations: 0, quiet_since: Instant::now(), is_log_short: true, is_running, remainder_of_pages, requests, thread }
+        Self { operations: 0, quiet_since: Instant::now(), is_log_short: true, is_running, has_finished, requests, thread }
     }
 
     pub(super) fn gate_is_busy(&mut self) {
@@ -93,9 +93,9 @@ impl Checkpointer {
         self.is_log_short
     }
 
-    /// Whether the writer must now move the rest of the log back itself.
-    pub(super) fn take_remainder(&self) -> bool {
-        !self.is_running.load(Ordering::Acquire) && self.remainder_of_pages.swap(0, Ordering::AcqRel) > 0
+    /// Whether a run has ended since this was last asked.
+    pub(super) fn take_finished(&self) -> bool {
+        self.has_finished.swap(false, Ordering::AcqRel)
     }
 
     fn start(&mut self) {
@@ -120,14 +120,10 @@ impl Drop for Checkpointer {
     }
 }
 
-/// Returns the log's length in pages if it is too long and was not moved back as a whole, else 0.
-fn checkpoint(path: &Path) -> rusqlite::Result<u64> {
+fn checkpoint(path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     // FULL: the log is synced before its pages are copied, and the file before the log is used again.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA mmap_size = 0; PRAGMA cache_size = -256;")?;
-    let (log, moved) =
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
-    let pages = if moved < log { u64::try_from(log).unwrap_or(0) } else { 0 };
-    Ok(if pages > LOG_PAGES_MAX { pages } else { 0 })
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }

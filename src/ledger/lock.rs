@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -16,15 +16,27 @@ pub(super) struct Lock {
     _file: File,
 }
 
+/// A lock that root makes beside the service's ledger must not keep the service out.
+fn give_to_owner_of(ledger: &Path, file: &File) {
+    if let Ok(owner) = std::fs::metadata(ledger) {
+        // Whoever is not root makes it as the owner, or may not open the ledger either.
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
 impl Lock {
     pub(super) fn take(ledger: &Path) -> Result<Self, LedgerError> {
         let mut path = ledger.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
+        let is_new = !path.exists();
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|error| {
             let path = path.display();
             LedgerError::unavailable(format!("{path} cannot be made or opened: {error}; run this as the user faregate or as root"))
         })?;
+        if is_new {
+            give_to_owner_of(ledger, &file);
+        }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Held { path: ledger.to_owned() }),

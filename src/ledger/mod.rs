@@ -31,14 +31,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use order::OrderNumber;
 pub use signal::PendingSignal;
 pub use types::*;
-pub use writer::{LedgerEvent, Observer};
+pub use writer::{LedgerEvent, Observer, Written};
 
-use crate::{
-    clock::{Stamp, boot_id},
-    journey::Rules,
-};
+use crate::{clock::boot_id, journey::Rules};
 use lock::Lock;
-use store::{Context, IfMissing, Store};
+use store::{BootName, Context, IfMissing, Store};
 use writer::{GateOp, NetworkOp, Setup, Writer};
 
 /// Operations of the gate that can wait; lanes ask one thing at a time, so this is never reached.
@@ -65,44 +62,58 @@ pub struct Options {
 /// The ledger's thread.
 #[derive(Debug)]
 pub struct Running {
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Written>,
     _lock: Lock,
 }
 
 impl Running {
-    /// Waits until everything is written and the file is closed; returns at once only when all handles have been dropped.
-    pub fn join(self) {
-        if self.thread.join().is_err() {
+    /// Waits until everything is written and the file is closed, which happens when all handles have been dropped.
+    #[must_use]
+    pub fn join(self) -> Written {
+        self.thread.join().unwrap_or_else(|_| {
             log::error!("the ledger's thread ended by a panic; what was durable is kept");
-        }
+            Written::NotAll
+        })
     }
 }
 
 /// Opens the ledger, making it if there is none, and starts its thread.
 ///
+/// A disk that cannot be written now is no error: the ledger then starts as [`Health::Down`] and is opened when it can be, for a
+/// gate without a ledger still lets people out.
+///
 /// # Errors
-/// Another process holds it, it is damaged, newer than this program, or cannot be opened.
+/// Another process holds it, it is damaged or newer than this program, or its lock cannot be had.
 pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Create)
 }
 
-/// As [`start`], for a command without a daemon: a ledger that is not there is an error.
+/// As [`start`], for a command without a daemon: a ledger that is not there or cannot be opened is an error.
 ///
 /// # Errors
-/// As [`start`], and [`LedgerError::Missing`].
+/// As [`start`], and [`LedgerError::Missing`], [`LedgerError::Unavailable`].
 pub fn start_existing(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Fail)
 }
 
-fn start_with(options: Options, if_missing: IfMissing) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
-    let (lock, store, boot_id) = open(&options, if_missing)?;
+fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
+    store::prepare_file(&options.path, if_missing)?;
+    // Two names of one file are one ledger.
+    options.path = options.path.canonicalize().unwrap_or(options.path);
+    let lock = Lock::take(&options.path)?;
+    let boot = boot_name()?;
+    let store = match Store::open(&options.path, &boot, if_missing) {
+        Err(LedgerError::Unavailable { reason }) if if_missing == IfMissing::Create => Err(LedgerError::Unavailable { reason }),
+        Err(error) => return Err(error),
+        Ok(store) => Ok(store),
+    };
     let (gate_sender, gate) = mpsc::channel(GATE_QUEUE);
     let (network_sender, network) = mpsc::channel(NETWORK_QUEUE);
     let (health, health_seen) = watch::channel(Health::Up);
     let pending = Arc::new(PendingSignal::default());
     let writer = Writer::new(Setup {
         path: options.path,
-        boot_id,
+        boot,
         min_free_bytes: options.min_free_bytes,
         context: Context { rules: options.rules, gate: options.gate, body_maker: options.body_maker },
         store,
@@ -118,25 +129,15 @@ fn start_with(options: Options, if_missing: IfMissing) -> Result<(Running, GateL
     Ok((Running { thread, _lock: lock }, gate, network))
 }
 
-fn open(options: &Options, if_missing: IfMissing) -> Result<(Lock, Store, String), LedgerError> {
-    let lock = store::lockable(&options.path, if_missing).and_then(|()| Lock::take(&options.path))?;
-    // Without a boot ID every start counts as a boot of its own.
-    let boot_id = match boot_id() {
-        Some(id) => id,
-        None => OrderNumber::generate(0).map_err(|error| LedgerError::unavailable(error.to_string()))?.to_string(),
-    };
-    let mut store = Store::open(&options.path, &boot_id, if_missing)?;
-    let now_utc_ms = Stamp::now().utc_ms;
-    let unconfirmed = store.transact(|store| store.settle_unconfirmed(now_utc_ms)).map_err(|error| store.explain(&error))?;
-    if unconfirmed > 0 {
-        log::warn!(
-            "{unconfirmed} openings of the last run were not confirmed; they are charged, with the flag opening-unconfirmed"
-        );
+fn boot_name() -> Result<BootName, LedgerError> {
+    if let Some(id) = boot_id() {
+        return Ok(BootName { id, is_machines: true });
     }
-    Ok((lock, store, boot_id))
+    let id = OrderNumber::generate(0).map_err(|error| LedgerError::unavailable(error.to_string()))?;
+    Ok(BootName { id: id.to_string(), is_machines: false })
 }
 
-fn spawn(writer: Writer) -> Result<JoinHandle<()>, LedgerError> {
+fn spawn(writer: Writer) -> Result<JoinHandle<Written>, LedgerError> {
     let unavailable = |error: std::io::Error| LedgerError::unavailable(format!("its thread cannot be started: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
     std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&runtime)).map_err(unavailable)
@@ -158,10 +159,11 @@ impl GateLedger {
         ask(&self.ops, |reply| GateOp::Admit(Box::new(tap), reply)).await
     }
 
-    /// The opening for this row did not happen: it becomes `void`, and its code may be used again. Durable when this returns.
+    /// The opening for this row did not happen: it becomes `void`, and its code may be used again. Durable when this returns, or,
+    /// while the file cannot be written, before anything else is recorded.
     ///
     /// # Errors
-    /// The ledger cannot be written.
+    /// The ledger's thread has ended.
     pub async fn take_back(&self, id: DeductionId, why: Untaken) -> Result<(), LedgerError> {
         ask(&self.ops, |reply| GateOp::TakeBack(id, why, reply)).await
     }
@@ -230,7 +232,7 @@ impl NetworkLedger {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn page(&self, request: PageRequest) -> Result<Vec<QueueRow>, LedgerError> {
+    pub async fn page(&self, request: PageRequest) -> Result<Page, LedgerError> {
         ask(&self.ops, |reply| NetworkOp::Page(request, reply)).await
     }
 

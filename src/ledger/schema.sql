@@ -18,6 +18,7 @@ CREATE TABLE seen (
     at_utc_ms INTEGER NOT NULL,
     boot INTEGER NOT NULL REFERENCES boot (id),
     at_boottime_ms INTEGER NOT NULL,
+    clock_synchronized INTEGER NOT NULL,
     deduction INTEGER
 ) STRICT;
 CREATE INDEX seen_code ON seen (code_digest, seq);
@@ -45,6 +46,8 @@ CREATE TABLE deduction (
     -- The request's bytes, made when the row becomes pending.
     body BLOB,
     opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
+    -- Whether a request may have left this machine.
+    sent INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     unknown_answers INTEGER NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -54,7 +57,8 @@ CREATE TABLE deduction (
     clock_synchronized INTEGER NOT NULL,
     accepted_utc_ms INTEGER,
     settled_utc_ms INTEGER,
-    transaction_id TEXT
+    transaction_id TEXT,
+    CHECK (state <> 'pending' OR body IS NOT NULL)
 ) STRICT;
 -- What somebody still has to do something about, and nothing else: empty at night, whatever the table holds.
 CREATE INDEX deduction_open ON deduction (state, id) WHERE state IN ('held', 'pending', 'unpaid', 'parked');
@@ -82,6 +86,13 @@ CREATE TABLE denied (
     passenger_tail TEXT,
     -- Denied scans of this lane that were only counted, since the row before.
     uncounted_before INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- What happened to the ledger itself; the newest rows.
+CREATE TABLE incident (
+    id INTEGER PRIMARY KEY,
+    at_utc_ms INTEGER NOT NULL,
+    detail TEXT NOT NULL
 ) STRICT;
 
 -- Always empty. Filled and emptied once after a start, when the gate is quiet, so that the write-ahead log has its length before

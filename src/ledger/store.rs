@@ -3,16 +3,16 @@
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, named_params, params, types::ValueRef};
 
 use super::{
     order::OrderNumber,
     types::{
-        Admission, Admitted, Attempt, Bill, BodyMaker, DeductionId, Denial, LedgerError, Opened, Outcome, PageRequest,
+        Admission, Admitted, Attempt, Bill, BodyMaker, DeductionId, Denial, LedgerError, Opened, Outcome, Page, PageRequest,
         PendingDeduction, QueueEvent, QueueRow, QueueStory, Recorded, STATES, Tap, Totals, Untaken,
     },
 };
@@ -30,6 +30,14 @@ const APPLICATION_ID: i64 = 0x4641_5245;
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Attempts of one deduction that are kept as events; later ones are only counted.
 const ATTEMPT_EVENTS_MAX: u32 = 50;
+/// A disk with less is called full, whatever SQLite calls its error.
+const FULL_BELOW_BYTES: u64 = 1 << 20;
+/// The log beside a file that is really new; a longer one belonged to a ledger that is gone.
+const EMPTY_LOG_BYTES: u64 = 32;
+/// Rows of `incident` that are kept.
+const INCIDENTS_MAX: i64 = 1000;
+/// Rows that one page of a listing looks at; stands in the statement, too.
+const PAGE_ROWS_SEEN_MAX: u16 = 500;
 /// Rows of `seen` that one call of [`Store::prune_seen`] removes at most.
 const PRUNE_ROWS_MAX: i64 = 64;
 
@@ -47,15 +55,26 @@ pub(super) enum IfMissing {
     Fail,
 }
 
+/// Which boot of the machine this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BootName {
+    pub(super) id: String,
+    /// Whether it is the machine's own; else every start counts as a boot, and nothing follows from the time since boot.
+    pub(super) is_machines: bool,
+}
+
 /// An open ledger file.
 pub(super) struct Store {
     connection: Connection,
     path: PathBuf,
+    /// Device and inode: a file of the same name may be another one.
+    identity: (u64, u64),
     boot: i64,
+    is_boot_machines: bool,
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, boot_id: &str, if_missing: IfMissing) -> Result<Self, LedgerError> {
+    pub(super) fn open(path: &Path, boot: &BootName, if_missing: IfMissing) -> Result<Self, LedgerError> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             let version = rusqlite::version();
             return Err(LedgerError::unavailable(format!(
@@ -67,10 +86,37 @@ impl Store {
         let explain = |error| explain(path, &error);
         let connection = Connection::open_with_flags(path, flags).map_err(explain)?;
         configure(&connection).map_err(explain)?;
-        let mut store = Self { connection, path: path.to_owned(), boot: 0 };
-        store.migrate()?;
-        store.boot = store.boot_row(boot_id).map_err(explain)?;
+        let identity = identity(path).map_err(|error| LedgerError::unavailable(format!("{}: {error}", path.display())))?;
+        let is_boot_machines = boot.is_machines;
+        let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines };
+        store.migrate(if_missing)?;
+        store.boot = store.boot_row(&boot.id).map_err(explain)?;
         Ok(store)
+    }
+
+    /// Whether the name still leads to the file that is open: one that was removed or replaced takes no records.
+    pub(super) fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+
+    /// Makes sure after an error that the file is whole and can be written, before anything new is recorded. What was read back
+    /// from the log may be in memory only: a write that failed is not tried again by the system, though a later sync succeeds.
+    /// So all of it is written to the file anew.
+    pub(super) fn prove(&mut self, after: &str, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let (busy, verdict) = (
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))?,
+            self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?,
+        );
+        if busy || verdict != "ok" {
+            let code = if busy { rusqlite::ffi::SQLITE_BUSY } else { rusqlite::ffi::SQLITE_CORRUPT };
+            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(verdict)));
+        }
+        self.transact(|store| {
+            let insert = "INSERT INTO incident (at_utc_ms, detail) VALUES (?, ?)";
+            store.connection.execute(insert, params![at_utc_ms, format!("opened again after: {after}")])?;
+            let keep = store.connection.last_insert_rowid() - INCIDENTS_MAX;
+            store.connection.execute("DELETE FROM incident WHERE id <= ?", [keep]).map(drop)
+        })
     }
 
     /// Runs `work` in one transaction and makes it durable: one sync.
@@ -118,11 +164,11 @@ impl Store {
             statement.query_row([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, self.age(row, tap)?))).optional()
         };
         let same_code = latest(
-            "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms FROM seen WHERE code_digest = ? ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms, clock_synchronized FROM seen WHERE code_digest = ? ORDER BY seq DESC LIMIT 1",
             &tap.code.digest.0,
         )?;
         let same_passenger = latest(
-            "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms FROM seen WHERE passenger = ? ORDER BY seq DESC LIMIT 1",
+            "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms, clock_synchronized FROM seen WHERE passenger = ? ORDER BY seq DESC LIMIT 1",
             tap.code.passenger.key(),
         )?;
         let is_latest_of_lane = match &same_code {
@@ -141,7 +187,11 @@ impl Store {
         Ok(if row.get::<_, i64>("boot")? == self.boot {
             Age::ThisBoot { ms: tap.scanned.boottime_ms - row.get::<_, i64>("at_boottime_ms")? }
         } else {
-            Age::OtherBoot { ms: tap.scanned.utc_ms - row.get::<_, i64>("at_utc_ms")? }
+            Age::OtherBoot {
+                ms: tap.scanned.utc_ms - row.get::<_, i64>("at_utc_ms")?,
+                is_reliable: tap.scanned.synchronized && row.get("clock_synchronized")?,
+                at_least_ms: if self.is_boot_machines { tap.scanned.boottime_ms } else { 0 },
+            }
         })
     }
 
@@ -151,7 +201,8 @@ impl Store {
         let id = self.insert_deduction(tap, charge, &order, context)?;
         self.connection
             .prepare_cached(
-                "INSERT INTO seen (code_digest, passenger, lane, at_utc_ms, boot, at_boottime_ms, deduction) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO seen (code_digest, passenger, lane, at_utc_ms, boot, at_boottime_ms, clock_synchronized, deduction)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![
                 tap.code.digest.0,
@@ -160,6 +211,7 @@ impl Store {
                 tap.scanned.utc_ms,
                 self.boot,
                 tap.scanned.boottime_ms,
+                tap.scanned.synchronized,
                 id
             ])?;
         Ok(Admitted { id, order, total: charge.total })
@@ -272,10 +324,12 @@ impl Store {
         self.connection
             .prepare_cached(
                 "DELETE FROM seen WHERE seq IN (SELECT seq FROM seen ORDER BY seq LIMIT :rows) AND CASE
-                     WHEN boot = :boot THEN :boottime - at_boottime_ms > :keep ELSE abs(:utc - at_utc_ms) > :keep END",
+                     WHEN boot = :boot THEN :boottime - at_boottime_ms > :keep
+                     ELSE (:machines AND :boottime > :keep) OR (clock_synchronized AND :synchronized AND abs(:utc - at_utc_ms) > :keep) END",
             )?
             .execute(named_params! {
-                ":rows": PRUNE_ROWS_MAX, ":boot": self.boot, ":boottime": now.boottime_ms, ":utc": now.utc_ms, ":keep": keep_ms,
+                ":rows": PRUNE_ROWS_MAX, ":boot": self.boot, ":boottime": now.boottime_ms, ":utc": now.utc_ms,
+                ":machines": self.is_boot_machines, ":synchronized": now.synchronized, ":keep": keep_ms,
             })
             .map(drop)
     }
@@ -316,6 +370,35 @@ impl Store {
                 Ok(PendingDeduction { id, order, body, unknown_answers })
             })
             .optional()
+    }
+
+    /// A request for this row may leave the machine from now on.
+    pub(super) fn claimed(&self, id: DeductionId) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("UPDATE deduction SET sent = 1 WHERE id = ? AND sent = 0")?.execute([id]).map(drop)
+    }
+
+    /// A row that cannot be read cannot be sent: a person must look at it, and the others go on.
+    pub(super) fn park_unreadable(&self, id: DeductionId, detail: &str, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let park =
+            "UPDATE deduction SET state = 'parked', reason = 'unreadable', last_error = ? WHERE id = ? AND state = 'pending'";
+        self.connection.execute(park, params![detail, id])?;
+        self.event(id, at_utc_ms, "parked", Some(detail))
+    }
+
+    /// Whether a deferred attempt is in the file already, by a commit that failed only to say so.
+    pub(super) fn has_attempt(&self, attempt: &Attempt) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM event WHERE deduction = ? AND at_utc_ms = ? AND detail IS ?")?
+            .exists(params![attempt.id, attempt.at_utc_ms, attempt.answer])
+    }
+
+    /// Whether a deferred refusal is in the file already.
+    pub(super) fn has_denial(&self, denial: &Denial) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached(
+                "SELECT 1 FROM (SELECT * FROM denied ORDER BY id DESC LIMIT 64) WHERE boot = ? AND at_boottime_ms = ? AND lane = ?",
+            )?
+            .exists(params![self.boot, denial.scanned.boottime_ms, denial.lane])
     }
 
     /// Records what came of an attempt; nothing if the row has left `pending` meanwhile.
@@ -391,19 +474,43 @@ impl Store {
             .optional()
     }
 
-    pub(super) fn page(&self, request: &PageRequest) -> rusqlite::Result<Vec<QueueRow>> {
-        let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
-        let Some(state) = &request.state else {
-            let mut statement = self.connection.prepare_cached("SELECT * FROM deduction WHERE id > ? ORDER BY id LIMIT ?")?;
-            return statement.query_map(params![request.after_id, limit], queue_row)?.collect();
+    /// A page of rows. Looks at [`PAGE_ROWS_SEEN_MAX`] rows at most, since the gate waits meanwhile: a page may be short or empty
+    /// although there are more.
+    pub(super) fn page(&self, request: &PageRequest) -> rusqlite::Result<Page> {
+        let limit = request.limit.min(usize::from(PAGE_ROWS_SEEN_MAX));
+        let after_id = request.after_id;
+        let rows = match request.state.as_deref() {
+            None => self.rows("id > ?1 AND ?2 IS NULL", after_id, None, limit)?,
+            Some(state) if is_open(state) => self.rows(
+                "id > ?1 AND state = ?2 AND state IN ('held', 'pending', 'unpaid', 'parked')",
+                after_id,
+                Some(state),
+                limit,
+            )?,
+            Some(state) => {
+                let rows = self.rows("id > ?1 AND state = ?2 AND id <= ?1 + 500", after_id, Some(state), limit)?;
+                let seen_to = after_id.saturating_add(DeductionId::from(PAGE_ROWS_SEEN_MAX));
+                if rows.len() < limit {
+                    return Ok(Page {
+                        rows,
+                        next_after_id: Some(seen_to).filter(|seen_to| *seen_to < self.last_id().unwrap_or(0)),
+                    });
+                }
+                rows
+            }
         };
-        let is_indexed = ["held", "pending", "unpaid", "parked"].contains(&state.as_str());
-        let mut statement = self.connection.prepare_cached(if is_indexed {
-            "SELECT * FROM deduction WHERE id > ? AND state = ? AND state IN ('held', 'pending', 'unpaid', 'parked') ORDER BY id LIMIT ?"
-        } else {
-            "SELECT * FROM deduction WHERE id > ? AND state = ? ORDER BY id LIMIT ?"
-        })?;
-        statement.query_map(params![request.after_id, state, limit], queue_row)?.collect()
+        let next_after_id = rows.last().filter(|_| rows.len() == limit).map(|row| row.id);
+        Ok(Page { rows, next_after_id })
+    }
+
+    fn rows(&self, condition: &str, after_id: DeductionId, state: Option<&str>, limit: usize) -> rusqlite::Result<Vec<QueueRow>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let sql = format!("SELECT * FROM deduction WHERE {condition} ORDER BY id LIMIT ?3");
+        self.connection.prepare_cached(&sql)?.query_map(params![after_id, state, limit], queue_row)?.collect()
+    }
+
+    fn last_id(&self) -> rusqlite::Result<DeductionId> {
+        self.connection.prepare_cached("SELECT ifnull(max(id), 0) FROM deduction")?.query_row([], |row| row.get(0))
     }
 
     pub(super) fn story(&self, order: &OrderNumber) -> rusqlite::Result<Option<QueueStory>> {
@@ -416,7 +523,11 @@ impl Store {
         let mut statement =
             self.connection.prepare_cached("SELECT at_utc_ms, event, detail FROM event WHERE deduction = ? ORDER BY id")?;
         let later = statement.query_map([row.id], |event| {
-            Ok(QueueEvent { at: rfc3339_ms(event.get(0)?), event: event.get(1)?, detail: event.get(2)? })
+            Ok(QueueEvent {
+                at: rfc3339_ms(event.get(0)?),
+                event: text(event, "event")?.unwrap_or_default(),
+                detail: text(event, "detail")?,
+            })
         })?;
         let events = std::iter::once(Ok(first)).chain(later).collect::<rusqlite::Result<_>>()?;
         Ok(Some(QueueStory { row, events }))
@@ -442,14 +553,17 @@ impl Store {
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
 
-    fn migrate(&mut self) -> Result<(), LedgerError> {
+    fn migrate(&mut self, if_missing: IfMissing) -> Result<(), LedgerError> {
         let path = self.path.clone();
         let explain = |error| explain(&path, &error);
         let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(explain);
         let (version, application_id) = (pragma("user_version")?, pragma("application_id")?);
         let tables: i64 = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
         match (version, application_id, tables) {
-            (0, 0, 0) => self.transact(Self::create_tables).map_err(explain),
+            (0, 0, 0) if if_missing == IfMissing::Create && self.log_bytes() <= EMPTY_LOG_BYTES => {
+                self.transact(Self::create_tables).map_err(explain)
+            }
+            (0, 0, 0) => Err(LedgerError::Damaged { path: self.path.clone(), detail: "it is empty".to_owned() }),
             (version, APPLICATION_ID, _) if version / 1000 > VERSION / 1000 => {
                 Err(LedgerError::Newer { path: self.path.clone(), found: version, known: VERSION })
             }
@@ -472,13 +586,8 @@ impl Store {
     }
 }
 
-/// Whether there is, or can be, a file to take the lock of.
-pub(super) fn lockable(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
-    prepare_file(path, if_missing)
-}
-
 /// Makes the file with its rights before SQLite would make it with others.
-fn prepare_file(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
+pub(super) fn prepare_file(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
     if path.exists() {
         return Ok(());
     }
@@ -509,22 +618,45 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(1))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0;
-         PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;",
+         PRAGMA cache_size = -2048; PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;",
     )
 }
 
+/// What a ledger's file is, whatever its name.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Free bytes on the disk of a file; `None` where the file system does not tell.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether another program's lock stood in the way: nothing is wrong with the file, and nothing was written.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 /// Whether an error means that the connection must not be used any further.
-fn concerns_file(error: &rusqlite::Error) -> bool {
+pub(super) fn concerns_file(error: &rusqlite::Error) -> bool {
     !matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))
 }
 
 fn explain(path: &Path, error: &rusqlite::Error) -> LedgerError {
     let shown = path.display();
+    let is_full = free_bytes(path).is_some_and(|free_bytes| free_bytes < FULL_BELOW_BYTES);
     let sentence = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             return LedgerError::Damaged { path: path.to_owned(), detail: error.to_string() };
         }
         Some(ErrorCode::DiskFull) => format!("the disk of {shown} is full; free some space"),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full => {
+            format!("the disk of {shown} is full ({error}); free some space")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("another program holds {shown} locked; close the sqlite3 shell or the backup that has it open")
+        }
         Some(ErrorCode::SystemIoFailure) => {
             format!("reading or writing {shown} failed ({error}); the card may be worn out: look at dmesg")
         }
@@ -536,18 +668,34 @@ fn explain(path: &Path, error: &rusqlite::Error) -> LedgerError {
     LedgerError::unavailable(sentence)
 }
 
+/// Whether rows of this state are in the index of those that somebody must still do something about.
+fn is_open(state: &str) -> bool {
+    ["held", "pending", "unpaid", "parked"].contains(&state)
+}
+
+/// Text that may have been spoiled: a listing shows what it can.
+fn text(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<String>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Null => None,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+    })
+}
+
 fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
+    let word = |column| text(row, column).map(Option::unwrap_or_default);
     let time = |column| row.get::<_, Option<i64>>(column).map(|at| at.map(rfc3339_ms));
     Ok(QueueRow {
         id: row.get("id")?,
-        order: row.get("order_number")?,
-        state: row.get("state")?,
-        kind: row.get("kind")?,
-        reason: row.get("reason")?,
-        flags: row.get::<_, String>("flags")?.split_whitespace().map(str::to_owned).collect(),
-        gate: row.get("gate")?,
-        lane: row.get("lane")?,
-        passenger: masked(&row.get::<_, String>("passenger_tail")?),
+        order: word("order_number")?,
+        state: word("state")?,
+        kind: word("kind")?,
+        reason: text(row, "reason")?,
+        flags: word("flags")?.split_whitespace().map(str::to_owned).collect(),
+        gate: word("gate")?,
+        lane: word("lane")?,
+        passenger: masked(&word("passenger_tail")?),
         original_fen: row.get("original_fen")?,
         total_fen: row.get("total_fen")?,
         paid_fen: row.get("paid_fen")?,
@@ -555,17 +703,17 @@ fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
         end_time: time("end_utc_ms")?,
         has_start_code: row.get("has_start_code")?,
         attempts: row.get("attempts")?,
-        last_error: row.get("last_error")?,
+        last_error: text(row, "last_error")?,
         created_at: rfc3339_ms(row.get("created_utc_ms")?),
         accepted_at: time("accepted_utc_ms")?,
         settled_at: time("settled_utc_ms")?,
-        transaction_id: row.get("transaction_id")?,
+        transaction_id: text(row, "transaction_id")?,
     })
 }
 
 fn recorded_event(row: &Row<'_>) -> rusqlite::Result<QueueEvent> {
     let clock = if row.get("clock_synchronized")? { "synchronized" } else { "not synchronized" };
-    let (station, total_fen) = (row.get::<_, String>("station")?, row.get::<_, i64>("total_fen")?);
+    let (station, total_fen) = (text(row, "station")?.unwrap_or_default(), row.get::<_, i64>("total_fen")?);
     Ok(QueueEvent {
         at: rfc3339_ms(row.get("created_utc_ms")?),
         event: "recorded".to_owned(),

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    clock::Stamp,
     journey::{Fen, Tariff, Windows},
     ride_code::{CodeBytes, CodeDigest, PassengerId, Refusal, VerifiedCode},
 };
@@ -62,7 +63,23 @@ impl Bench {
     fn stop(&mut self) {
         let (running, gate, network) = self.handles.take().unwrap();
         drop((gate, network));
-        running.join();
+        assert_eq!(running.join(), Written::All);
+    }
+
+    /// Takes the file away as a fault would; the same file can be put back.
+    fn remove_file(&self) {
+        fs::hard_link(self.path(), self.folder.path().join("kept")).unwrap();
+        fs::remove_file(self.path()).unwrap();
+    }
+
+    fn put_file_back(&self) {
+        fs::rename(self.folder.path().join("kept"), self.path()).unwrap();
+    }
+
+    fn wait_up(&self) {
+        let mut health = self.gate().health();
+        let up = async { health.wait_for(|health| *health == Health::Up).await.map(|_| ()) };
+        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), up).await }).unwrap().unwrap();
     }
 
     fn restart(&mut self) {
@@ -336,13 +353,15 @@ fn a_listing_goes_page_by_page_and_by_state() {
     bench.runtime.block_on(bench.gate().take_back(rows[1].id, Untaken::Late)).unwrap();
     let page = |state: Option<&str>, after_id, limit| {
         let request = PageRequest { state: state.map(str::to_owned), after_id, limit };
-        let rows = bench.runtime.block_on(bench.network().page(request)).unwrap();
-        rows.iter().map(|row| row.id).collect::<Vec<_>>()
+        bench.runtime.block_on(bench.network().page(request)).unwrap()
     };
-    assert_eq!(page(None, 0, 2), [rows[0].id, rows[1].id]);
-    assert_eq!(page(None, rows[1].id, 9), [rows[2].id, rows[3].id, rows[4].id]);
-    assert_eq!(page(Some("pending"), rows[0].id, 2), [rows[2].id, rows[3].id]);
-    assert_eq!(page(Some("void"), 0, 9), [rows[1].id]);
+    let ids = |page: &Page| page.rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    assert_eq!(ids(&page(None, 0, 2)), [rows[0].id, rows[1].id]);
+    assert_eq!(page(None, 0, 2).next_after_id, Some(rows[1].id));
+    assert_eq!(ids(&page(None, rows[1].id, 9)), [rows[2].id, rows[3].id, rows[4].id]);
+    assert_eq!(page(None, rows[1].id, 9).next_after_id, None);
+    assert_eq!(ids(&page(Some("pending"), rows[0].id, 2)), [rows[2].id, rows[3].id]);
+    assert_eq!(ids(&page(Some("void"), 0, 9)), [rows[1].id]);
 }
 
 #[test]
@@ -412,23 +431,108 @@ fn without_free_space_nothing_is_admitted_but_results_still_go_in() {
     assert_eq!(bench.story(&admitted.order).row.state, "accepted");
 }
 
-/// A disk that fails, by a lock that another connection holds: the commit fails, and comes back when the lock is gone.
 #[test]
-fn after_a_failed_commit_nothing_is_admitted_until_the_file_is_open_again() {
+fn a_lock_of_another_program_refuses_scans_but_closes_nothing() {
     let bench = Bench::new();
-    let before = bench.admitted("a");
-    let mut health = bench.gate().health();
     let shell = bench.shell();
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert!(matches!(bench.tap("in", "b", "b"), Err(LedgerError::Unavailable { .. })));
-    assert!(matches!(&*health.borrow(), Health::Down { .. }));
+    let error = bench.tap("in", "b", "b").unwrap_err().to_string();
+    assert!(error.contains("another program"), "{error}");
+    assert_eq!(*bench.gate().health().borrow(), Health::Up);
+    shell.execute_batch("ROLLBACK").unwrap();
+    bench.admitted("b");
+}
+
+#[test]
+fn a_file_that_was_removed_takes_no_records_until_it_is_back() {
+    let bench = Bench::new();
+    let before = bench.admitted("a");
+    bench.remove_file();
+    let error = bench.tap("in", "b", "b").unwrap_err().to_string();
+    assert!(error.contains("removed or replaced"), "{error}");
+    assert!(matches!(&*bench.gate().health().borrow(), Health::Down { .. }));
     assert!(bench.tap("in", "c", "c").is_err());
     bench.opened(before.id);
-    shell.execute_batch("ROLLBACK").unwrap();
-    let up = async { health.wait_for(|health| *health == Health::Up).await.map(|_| ()) };
-    bench.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), up).await }).unwrap().unwrap();
+    assert!(!bench.path().exists(), "a ledger was made anew");
+    bench.put_file_back();
+    bench.wait_up();
     bench.admitted("b");
     assert_eq!(bench.story(&before.order).events.last().unwrap().event, "opened");
+    let incidents: i64 = bench.shell().query_row("SELECT count(*) FROM incident", [], |row| row.get(0)).unwrap();
+    assert_eq!(incidents, 1);
+}
+
+#[test]
+fn an_opening_that_failed_while_the_file_was_away_is_taken_back_when_it_is_back() {
+    let bench = Bench::new();
+    let admitted = bench.admitted("a");
+    bench.remove_file();
+    assert!(bench.tap("in", "b", "b").is_err());
+    bench.runtime.block_on(bench.gate().take_back(admitted.id, Untaken::NotOpened)).unwrap();
+    bench.put_file_back();
+    bench.wait_up();
+    assert_eq!(bench.story(&admitted.order).row.state, "void");
+    assert_eq!(bench.sendable(0), Vec::<DeductionId>::new());
+}
+
+#[test]
+fn a_stop_waits_for_a_file_that_comes_back_and_says_so_when_it_does_not() {
+    let mut bench = Bench::new();
+    let admitted = bench.admitted("a");
+    for comes_back in [false, true] {
+        bench.remove_file();
+        assert!(bench.tap("in", "b", "b").is_err());
+        bench.runtime.block_on(bench.gate().take_back(admitted.id, Untaken::NotOpened)).unwrap();
+        let (running, gate, network) = bench.handles.take().unwrap();
+        if comes_back {
+            bench.put_file_back();
+        }
+        drop((gate, network));
+        assert_eq!(running.join(), if comes_back { Written::All } else { Written::NotAll });
+        if !comes_back {
+            bench.put_file_back();
+        }
+        bench.handles = Some(start(bench.options()).unwrap());
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_used_at_the_start_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.stop();
+    fs::create_dir(bench.folder.path().join("ledger.db-wal")).unwrap();
+    bench.handles = Some(start(bench.options()).unwrap());
+    assert!(bench.tap("in", "a", "a").is_err());
+    fs::remove_dir(bench.folder.path().join("ledger.db-wal")).unwrap();
+    bench.wait_up();
+    bench.admitted("a");
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_parked_and_the_others_go_on() {
+    let bench = Bench::new();
+    let (bad, good) = (bench.admitted("a"), bench.admitted("b"));
+    bench.opened(bad.id);
+    bench.opened(good.id);
+    bench.totals();
+    bench.shell().execute_batch("DROP TRIGGER body_fixed; PRAGMA ignore_check_constraints = ON; UPDATE deduction SET body = NULL WHERE id = 1; UPDATE deduction SET last_error = CAST(x'ff' AS TEXT)").unwrap();
+    assert!(bench.runtime.block_on(bench.network().claim(bad.id)).unwrap().is_none());
+    assert!(bench.runtime.block_on(bench.network().claim(good.id)).unwrap().is_some());
+    let row = bench.story(&bad.order).row;
+    assert_eq!((row.state.as_str(), row.reason.as_deref()), ("parked", Some("unreadable")));
+    assert_eq!(bench.story(&good.order).row.last_error.as_deref(), Some("\u{fffd}"));
+    assert_eq!(*bench.gate().health().borrow(), Health::Up);
+}
+
+#[test]
+fn a_row_that_was_handed_out_is_marked_before_anybody_may_void_it() {
+    let bench = Bench::new();
+    let admitted = bench.admitted("a");
+    bench.opened(admitted.id);
+    bench.runtime.block_on(bench.network().claim(admitted.id)).unwrap().unwrap();
+    bench.totals();
+    let sent: bool = bench.shell().query_row("SELECT sent FROM deduction", [], |row| row.get(0)).unwrap();
+    assert!(sent);
 }
 
 #[test]
@@ -437,7 +541,7 @@ fn a_scan_whose_commit_was_in_doubt_is_taken_back() {
     let tap = tap("in", "a", "a");
     let Admission::Admitted(doubtful) = bench.runtime.block_on(bench.gate().admit(tap.clone())).unwrap() else { panic!() };
     bench.stop();
-    let boot = boot_id().unwrap_or_default();
+    let boot = boot_name().unwrap();
     let mut store = Store::open(&bench.path(), &boot, IfMissing::Fail).unwrap();
     store.transact(|store| store.take_back_doubtful(&tap, 5)).unwrap();
     drop(store);

@@ -272,7 +272,7 @@ pub struct QueueStory {
     pub events: Vec<QueueEvent>,
 }
 
-/// A page of `queue list`.
+/// Which page of `queue list`.
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
     /// One of [`STATES`], or all.
@@ -281,6 +281,15 @@ pub struct PageRequest {
     pub after_id: DeductionId,
     /// Rows at most.
     pub limit: usize,
+}
+
+/// A page of `queue list`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// Oldest first; may be empty although there are more.
+    pub rows: Vec<QueueRow>,
+    /// Where the next page begins; `None` after the last.
+    pub next_after_id: Option<DeductionId>,
 }
 
 /// What can go wrong with the ledger.
@@ -294,7 +303,7 @@ pub enum LedgerError {
     },
     /// It is not a ledger, or broken.
     #[error(
-        "the ledger {path} is damaged ({detail}); keep a copy of it and of {path}-wal for recovery, then move it away: a new one is made at the next start"
+        "the ledger {path} is damaged ({detail}); it may hold fares that are not yet charged: stop the service, copy it and {path}-wal to another disk, and have the copy looked at before anything is removed"
     )]
     Damaged {
         /// The file.
@@ -329,6 +338,14 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// The reason alone, where the rest of the sentence is said elsewhere.
+    pub(crate) fn reason(&self) -> Arc<str> {
+        match self {
+            Self::Unavailable { reason } => reason.clone(),
+            other => Arc::from(other.to_string()),
+        }
+    }
+
     /// An [`LedgerError::Unavailable`] of these words.
     pub(crate) fn unavailable(reason: impl AsRef<str>) -> Self {
         Self::Unavailable { reason: Arc::from(reason.as_ref()) }

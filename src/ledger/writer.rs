@@ -5,9 +5,12 @@
 //! waits for (openings, attempts, refusals) are *deferred*: they join the next commit that somebody waits for, and are committed
 //! by themselves after [`DEFER_MAX`] at the latest.
 //!
+//! The network's operations are served one at a time, so that a scan waits for one of them at most.
+//!
 //! After any error that concerns the file the connection is closed, deferred operations are kept, scans are refused at once, and
-//! the file is opened again with growing pauses. A scan whose commit failed may or may not be in the file; it did not open
-//! anything, so it is taken back before anything else is recorded.
+//! the file is opened again with growing pauses, when it has proved to be whole and writable. A scan whose commit failed may or
+//! may not be in the file; it did not open anything, so it is taken back before anything else is recorded: such [`Correction`]s
+//! are owned by this thread until they are durable, a stop included.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -19,13 +22,13 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    checkpoint::{Checkpointer, GROWTH_BYTES},
+    checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
     order::OrderNumber,
     signal::PendingSignal,
-    store::{Context, IfMissing, Store},
+    store::{BootName, Context, IfMissing, Store, concerns_file, free_bytes, is_busy},
     types::{
-        Admission, Attempt, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, PageRequest,
-        PendingDeduction, QueueRow, QueueStory, Tap, Totals, Untaken,
+        Admission, Attempt, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, Page, PageRequest,
+        PendingDeduction, QueueStory, Tap, Totals, Untaken,
     },
 };
 use crate::clock::Stamp;
@@ -44,6 +47,10 @@ const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// Admissions are remembered at least so long, in case the windows are set longer later.
 const SEEN_KEEP_MS_MIN: i64 = 3_600_000;
+/// Free space must be above `min_free` by this part of it before codes are admitted again: 1/16.
+const FREE_MARGIN_SHIFT: u32 = 4;
+/// At a stop, a file that cannot be written is tried again for so long when something still has to be written.
+const LAST_TRIES: (u32, Duration) = (20, Duration::from_millis(100));
 /// Refused scans that are kept, per lane and minute; the rest is counted.
 const DENIALS_PER_MINUTE_MAX: u32 = 60;
 
@@ -73,7 +80,7 @@ pub(super) enum NetworkOp {
     /// Deferred.
     Attempt(Box<Attempt>),
     Totals(Reply<Totals>),
-    Page(PageRequest, Reply<Vec<QueueRow>>),
+    Page(PageRequest, Reply<Page>),
     Story(OrderNumber, Reply<Option<Box<QueueStory>>>),
 }
 
@@ -104,10 +111,10 @@ enum Settled {
 /// What the thread is started with.
 pub(super) struct Setup {
     pub(super) path: PathBuf,
-    pub(super) boot_id: String,
+    pub(super) boot: BootName,
     pub(super) min_free_bytes: u64,
     pub(super) context: Context,
-    pub(super) store: Store,
+    pub(super) store: Result<Store, LedgerError>,
     pub(super) gate: mpsc::Receiver<GateOp>,
     pub(super) network: mpsc::Receiver<NetworkOp>,
     pub(super) health: watch::Sender<Health>,
@@ -115,7 +122,17 @@ pub(super) struct Setup {
     pub(super) observer: Observer,
 }
 
+/// A record that must become `void` before anything new is recorded.
+#[derive(Clone)]
+enum Correction {
+    /// Its commit failed: it may be in the file.
+    Doubtful(Box<Tap>),
+    /// It is in the file, and did not open.
+    NotOpened(DeductionId, Untaken),
+}
+
 enum Deferred {
+    Claimed(DeductionId),
     Opened(Box<Opened>),
     Denied(Box<Denial>, u64),
     Attempt(Box<Attempt>),
@@ -139,10 +156,14 @@ enum File {
 
 pub(super) struct Writer {
     path: PathBuf,
-    boot_id: String,
+    boot: BootName,
     min_free_bytes: u64,
     context: Context,
     file: File,
+    /// Why the file was closed.
+    fault: Arc<str>,
+    /// Whether the openings of the last run have been settled.
+    is_recovered: bool,
     gate: mpsc::Receiver<GateOp>,
     is_gate_open: bool,
     network: mpsc::Receiver<NetworkOp>,
@@ -156,8 +177,9 @@ pub(super) struct Writer {
     waiting_openings: BTreeSet<DeductionId>,
     /// Rows of which an attempt is deferred, and whether it settles them: the file does not yet say so.
     deferred_attempts: HashMap<DeductionId, Settled>,
-    /// Scans whose commit failed.
-    doubtful: Vec<Tap>,
+    corrections: Vec<Correction>,
+    /// A question of the network that waits until everything deferred is written.
+    waiting_op: Option<NetworkOp>,
     denials: DenialLimit,
     disk_looked_at: Instant,
     /// When the file was last opened again, and the pause before that.
@@ -168,12 +190,18 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let checkpointer = Checkpointer::new(&setup.path);
+        let (file, fault) = match setup.store {
+            Ok(store) => (File::Open(store), Arc::from("")),
+            Err(error) => (File::Closed { retry_at: Instant::now() + REOPEN_PAUSE.0, pause: REOPEN_PAUSE.0 }, error.reason()),
+        };
         let mut writer = Self {
             path: setup.path,
-            boot_id: setup.boot_id,
+            boot: setup.boot,
             min_free_bytes: setup.min_free_bytes,
             context: setup.context,
-            file: File::Open(setup.store),
+            file,
+            fault: fault.clone(),
+            is_recovered: false,
             gate: setup.gate,
             is_gate_open: true,
             network: setup.network,
@@ -185,34 +213,67 @@ impl Writer {
             deferred_since: None,
             waiting_openings: BTreeSet::new(),
             deferred_attempts: HashMap::new(),
-            doubtful: Vec::new(),
+            corrections: Vec::new(),
+            waiting_op: None,
             denials: DenialLimit::default(),
             disk_looked_at: Instant::now(),
             reopened: None,
             checkpointer,
         };
+        if matches!(writer.file, File::Closed { .. }) {
+            writer.set_health(Health::Down { reason: fault });
+        }
+        writer.recover();
         writer.look_at_disk();
         writer
     }
 
-    /// Serves until every handle of the gate and of the network is gone, then writes what is deferred and closes the file.
-    pub(super) fn run(mut self, runtime: &tokio::runtime::Runtime) {
+    /// Serves until every handle of the gate and of the network is gone, then writes what is left to write and closes the file.
+    pub(super) fn run(mut self, runtime: &tokio::runtime::Runtime) -> Written {
         let mut gate_ops = Vec::with_capacity(BATCH_MAX);
-        let mut network_ops = Vec::with_capacity(BATCH_MAX);
-        while runtime.block_on(self.wait(&mut gate_ops, &mut network_ops)) {
-            self.serve(&mut gate_ops, &mut network_ops);
+        while runtime.block_on(self.wait(&mut gate_ops)) {
+            self.serve_gate(&mut gate_ops);
+            self.serve_network();
             self.keep_house();
         }
-        self.flush();
+        self.write_the_rest()
+    }
+
+    fn write_the_rest(&mut self) -> Written {
+        for _ in 0..LAST_TRIES.0 {
+            self.flush();
+            if self.deferred.is_empty() && self.corrections.is_empty() {
+                return Written::All;
+            }
+            if let File::Closed { pause, .. } = self.file {
+                std::thread::sleep(LAST_TRIES.1);
+                self.reopen(pause);
+            }
+        }
+        let (late, lost) = (self.corrections.len(), self.deferred.len());
+        log::error!(
+            "stopped although the ledger cannot be written: {}; {late} scans that did not open may be charged, {lost} results will be asked for again",
+            self.fault
+        );
+        Written::NotAll
     }
 
     /// Waits for something to do. `false` when nobody can ask for anything any more.
-    async fn wait(&mut self, gate_ops: &mut Vec<GateOp>, network_ops: &mut Vec<NetworkOp>) -> bool {
+    async fn wait(&mut self, gate_ops: &mut Vec<GateOp>) -> bool {
+        if self.waiting_op.is_some() {
+            while let (true, Ok(op)) = (gate_ops.len() < BATCH_MAX, self.gate.try_recv()) {
+                gate_ops.push(op);
+            }
+            return true;
+        }
         let deadline = tokio::time::Instant::from_std(self.wake_at());
         tokio::select! {
             biased;
             count = self.gate.recv_many(gate_ops, BATCH_MAX), if self.is_gate_open => self.is_gate_open = count > 0,
-            count = self.network.recv_many(network_ops, BATCH_MAX), if self.is_network_open => self.is_network_open = count > 0,
+            op = self.network.recv(), if self.is_network_open => {
+                self.is_network_open = op.is_some();
+                self.waiting_op = op;
+            }
             () = tokio::time::sleep_until(deadline) => {}
         }
         self.is_gate_open || self.is_network_open
@@ -229,7 +290,7 @@ impl Writer {
         self.checkpointer.wake_at().map_or(wake_at, |at| wake_at.min(at))
     }
 
-    fn serve(&mut self, gate_ops: &mut Vec<GateOp>, network_ops: &mut Vec<NetworkOp>) {
+    fn serve_gate(&mut self, gate_ops: &mut Vec<GateOp>) {
         let mut waited = Vec::new();
         for op in gate_ops.drain(..) {
             match op {
@@ -244,12 +305,31 @@ impl Writer {
             self.look_at_disk();
             self.commit(waited);
         }
-        for op in network_ops.drain(..) {
-            self.serve_network(op);
+    }
+
+    /// Serves the network's operation whose turn it is. One that must see what is deferred keeps its turn until that is written,
+    /// a commit at a time.
+    fn serve_network(&mut self) {
+        let Some(op) = self.waiting_op.take() else { return };
+        if self.must_see_deferred(&op) && matches!(self.file, File::Open(_)) {
+            self.commit(Vec::new());
+            if !self.deferred.is_empty() {
+                self.waiting_op = Some(op);
+                return;
+            }
+        }
+        self.carry_out(op);
+    }
+
+    fn must_see_deferred(&self, op: &NetworkOp) -> bool {
+        match op {
+            NetworkOp::Attempt(_) | NetworkOp::Pending { .. } => false,
+            NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
+            NetworkOp::Totals(_) | NetworkOp::Page(..) | NetworkOp::Story(..) => !self.deferred.is_empty(),
         }
     }
 
-    fn serve_network(&mut self, op: NetworkOp) {
+    fn carry_out(&mut self, op: NetworkOp) {
         match op {
             NetworkOp::Attempt(attempt) => {
                 let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
@@ -262,37 +342,58 @@ impl Writer {
                 let rows = read(&self.file, |store| store.pending(after_id, limit, is_ready));
                 self.answer(reply, rows);
             }
-            NetworkOp::Claim(id, reply) => {
-                // What is deferred about this very row is part of the answer.
-                if self.deferred_attempts.contains_key(&id) {
-                    self.flush();
-                }
-                let row = read(&self.file, |store| store.pending_one(id));
-                self.answer(reply, row);
-            }
+            NetworkOp::Claim(id, reply) => self.claim(id, reply),
             NetworkOp::Totals(reply) => {
-                self.flush();
                 let totals = read(&self.file, |store| store.totals(&Stamp::now()));
                 self.answer(reply, totals);
             }
             NetworkOp::Page(request, reply) => {
-                self.flush();
                 let page = read(&self.file, |store| store.page(&request));
                 self.answer(reply, page);
             }
             NetworkOp::Story(order, reply) => {
-                self.flush();
                 let story = read(&self.file, |store| store.story(&order).map(|story| story.map(Box::new)));
                 self.answer(reply, story);
             }
         }
     }
 
-    /// Answers a reading; if the file failed, it is closed.
-    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, LedgerError>) {
-        if let (Err(error), File::Open(_)) = (&result, &self.file) {
-            self.fail(&error.clone());
+    /// Hands out a row that is about to be sent. One that cannot be read is parked, or it would be asked for for ever.
+    fn claim(&mut self, id: DeductionId, reply: Reply<Option<PendingDeduction>>) {
+        let row = match read(&self.file, |store| store.pending_one(id)) {
+            Err(ReadError::Row(error)) => {
+                log::error!("a deduction cannot be read and is parked: {error}");
+                let (detail, at_utc_ms) = (error.to_string(), Stamp::now().utc_ms);
+                self.write(|store| store.park_unreadable(id, &detail, at_utc_ms));
+                Ok(None)
+            }
+            row => row,
+        };
+        if let Ok(Some(_)) = &row {
+            self.defer(Deferred::Claimed(id));
         }
+        self.answer(reply, row);
+    }
+
+    /// Something small that the gate does not wait for but that cannot be deferred.
+    fn write(&mut self, work: impl FnOnce(&Store) -> rusqlite::Result<()>) {
+        let File::Open(store) = &mut self.file else { return };
+        if let Err(error) = store.transact(work) {
+            let error = store.explain(&error);
+            self.fail(&error);
+        }
+    }
+
+    /// Answers a reading; if the file failed, it is closed.
+    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, ReadError>) {
+        let result = result.map_err(|error| match error {
+            ReadError::File(error) => {
+                self.fail(&error);
+                error
+            }
+            ReadError::Closed(error) => error,
+            ReadError::Row(error) => LedgerError::unavailable(format!("a row cannot be read: {error}")),
+        });
         // Whoever asked may have gone: then nobody wants to know.
         let _ = reply.send(result);
     }
@@ -337,13 +438,13 @@ impl Writer {
     /// Commits what is waited for together with some of what is deferred, then answers.
     fn commit(&mut self, mut waited: Vec<Waited>) {
         if let Some(error) = self.refusal() {
-            let is_closed = matches!(self.file, File::Closed { .. });
             // While only the disk is short of space, what is no new admission still goes in.
-            let (refused, others) = waited.into_iter().partition(|op| is_closed || op.is_admission());
-            refuse_all(refused, &error);
+            let (admissions, others) = waited.into_iter().partition(Waited::is_admission);
+            refuse_all(admissions, &error);
             waited = others;
         }
-        let File::Open(store) = &mut self.file else { return };
+        self.correct();
+        let File::Open(store) = &mut self.file else { return self.refuse_or_correct(waited, &self.fault_error()) };
         let joining = self.deferred.len().min(DEFERRED_PER_COMMIT_MAX);
         if waited.is_empty() && joining == 0 {
             return;
@@ -371,10 +472,52 @@ impl Writer {
                 self.reply(waited, results);
             }
             Err(error) => {
-                let error = store.explain(&error);
-                self.doubtful.extend(waited.iter().filter_map(Waited::tap).cloned());
-                self.fail(&error);
-                refuse_all(waited, &error);
+                let explained = store.explain(&error);
+                if !is_busy(&error) {
+                    self.corrections
+                        .extend(waited.iter().filter_map(Waited::tap).map(|tap| Correction::Doubtful(Box::new(tap.clone()))));
+                    self.fail(&explained);
+                }
+                self.refuse_or_correct(waited, &explained);
+            }
+        }
+    }
+
+    fn fault_error(&self) -> LedgerError {
+        LedgerError::Unavailable { reason: self.fault.clone() }
+    }
+
+    fn refuse_or_correct(&mut self, waited: Vec<Waited>, error: &LedgerError) {
+        let (admissions, others) = waited.into_iter().partition(Waited::is_admission);
+        refuse_all(admissions, error);
+        self.correct_later(others);
+    }
+
+    /// Records that must be taken back when the file can be written: this thread sees to it, whoever asked need not.
+    fn correct_later(&mut self, waited: Vec<Waited>) {
+        for op in waited {
+            if let Waited::TakeBack(id, why, reply) = op {
+                self.corrections.push(Correction::NotOpened(id, why));
+                send(Answered::TakeBack(reply, Ok(())));
+            }
+        }
+    }
+
+    fn correct(&mut self) {
+        if self.corrections.is_empty() {
+            return;
+        }
+        let corrections = self.corrections.clone();
+        self.write(|store| corrections.iter().try_for_each(|correction| correction.apply(store)));
+        if matches!(self.file, File::Open(_)) {
+            self.forget_corrections();
+        }
+    }
+
+    fn forget_corrections(&mut self) {
+        for correction in self.corrections.drain(..) {
+            if let Correction::NotOpened(id, _) = correction {
+                self.waiting_openings.remove(&id);
             }
         }
     }
@@ -430,23 +573,17 @@ impl Writer {
 
     fn close(&mut self, error: &LedgerError, pause: Duration) {
         self.file = File::Closed { retry_at: Instant::now() + pause, pause };
-        self.set_health(Health::Down { reason: Arc::from(error.to_string()) });
+        self.fault = error.reason();
+        self.set_health(Health::Down { reason: self.fault.clone() });
     }
 
     fn reopen(&mut self, pause: Duration) {
-        let opened = Store::open(&self.path, &self.boot_id, IfMissing::Fail).and_then(|mut store| {
-            let now = Stamp::now();
-            let doubtful = &self.doubtful;
-            store
-                .transact(|store| doubtful.iter().try_for_each(|tap| store.take_back_doubtful(tap, now.utc_ms)))
-                .map_err(|error| store.explain(&error))?;
-            Ok(store)
-        });
-        match opened {
+        match self.opened_and_proved() {
             Ok(store) => {
-                self.doubtful.clear();
                 self.file = File::Open(store);
                 self.reopened = Some((Instant::now(), pause));
+                self.forget_corrections();
+                self.recover();
                 (self.observer)(LedgerEvent::Reopened);
                 self.look_at_disk();
                 self.announce(0);
@@ -455,22 +592,59 @@ impl Writer {
         }
     }
 
-    fn look_at_disk(&mut self) {
-        self.disk_looked_at = Instant::now();
-        if !matches!(self.file, File::Open(_)) {
+    fn opened_and_proved(&mut self) -> Result<Store, LedgerError> {
+        // A daemon that found no usable disk at its start may have to make the ledger now.
+        let if_missing = if self.is_recovered { IfMissing::Fail } else { IfMissing::Create };
+        let mut store = Store::open(&self.path, &self.boot, if_missing)?;
+        let (corrections, fault) = (&self.corrections, &self.fault);
+        let proved = store
+            .prove(fault, Stamp::now().utc_ms)
+            .and_then(|()| store.transact(|store| corrections.iter().try_for_each(|correction| correction.apply(store))));
+        proved.map_err(|error| store.explain(&error))?;
+        self.deferred.retain(|op| !op.is_in(&store));
+        Ok(store)
+    }
+
+    /// Once, when the file is open for the first time: what the last run left unsaid.
+    fn recover(&mut self) {
+        let File::Open(store) = &mut self.file else { return };
+        if self.is_recovered {
             return;
         }
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+        match store.transact(|store| store.settle_unconfirmed(Stamp::now().utc_ms)) {
+            Ok(0) => self.is_recovered = true,
+            Ok(count) => {
+                self.is_recovered = true;
+                log::warn!(
+                    "{count} openings of the last run were not confirmed; they are charged, with the flag opening-unconfirmed"
+                );
+            }
+            Err(error) => {
+                let error = store.explain(&error);
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn look_at_disk(&mut self) {
+        self.disk_looked_at = Instant::now();
+        let File::Open(store) = &self.file else { return };
+        if !store.is_in_place() {
+            let path = self.path.display();
+            let error =
+                LedgerError::unavailable(format!("{path} was removed or replaced while it was open; put the right file back"));
+            return self.fail(&error);
+        }
         // A file system that does not tell its free space is left to fail when it is full.
-        let free_bytes = rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        if free_bytes >= self.min_free_bytes {
+        let free_bytes = free_bytes(&self.path).unwrap_or(u64::MAX);
+        let is_down = *self.health.borrow() != Health::Up;
+        let margin_bytes = if is_down { self.min_free_bytes >> FREE_MARGIN_SHIFT } else { 0 };
+        if free_bytes >= self.min_free_bytes.saturating_add(margin_bytes) {
             return self.set_health(Health::Up);
         }
-        let (free_mib, least_mib) = (free_bytes >> 20, self.min_free_bytes >> 20);
-        let folder = folder.display();
-        let reason = format!(
-            "only {free_mib} MiB are free on the disk of {folder}, [ledger] min_free is {least_mib} MiB; free some space there"
-        );
+        let (free_mib, least_mib, path) = (free_bytes >> 20, self.min_free_bytes >> 20, self.path.display());
+        let reason =
+            format!("only {free_mib} MiB are free on the disk of {path}, [ledger] min_free is {least_mib} MiB; free some space");
         self.set_health(Health::Down { reason: Arc::from(reason) });
     }
 
@@ -513,7 +687,7 @@ impl Writer {
         let File::Open(store) = &mut self.file else { return };
         let result = if is_roomy && self.checkpointer.wants_growth(now, || store.log_bytes()) {
             store.grow_log(GROWTH_BYTES)
-        } else if self.checkpointer.take_remainder() {
+        } else if self.checkpointer.take_finished() && store.log_bytes() > LOG_BYTES_MAX {
             store.checkpoint()
         } else {
             Ok(())
@@ -525,10 +699,42 @@ impl Writer {
     }
 }
 
-fn read<T>(file: &File, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+/// Why a reading failed.
+enum ReadError {
+    /// The file is closed.
+    Closed(LedgerError),
+    /// The file must be closed.
+    File(LedgerError),
+    /// Only what was read.
+    Row(rusqlite::Error),
+}
+
+fn read<T>(file: &File, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Result<T, ReadError> {
     match file {
-        File::Open(store) => work(store).map_err(|error| store.explain(&error)),
-        File::Closed { .. } => Err(LedgerError::unavailable("the ledger is being opened again after an error")),
+        File::Open(store) => work(store).map_err(|error| {
+            let is_files = concerns_file(&error) && !is_busy(&error);
+            if is_files { ReadError::File(store.explain(&error)) } else { ReadError::Row(error) }
+        }),
+        File::Closed { .. } => Err(ReadError::Closed(LedgerError::unavailable("it is being opened again after an error"))),
+    }
+}
+
+/// Whether everything was written at a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was.
+    All,
+    /// The disk would not take it.
+    NotAll,
+}
+
+impl Correction {
+    fn apply(&self, store: &Store) -> rusqlite::Result<()> {
+        let now_utc_ms = Stamp::now().utc_ms;
+        match self {
+            Self::Doubtful(tap) => store.take_back_doubtful(tap, now_utc_ms),
+            Self::NotOpened(id, why) => store.take_back(*id, *why, now_utc_ms),
+        }
     }
 }
 
@@ -578,9 +784,21 @@ impl Waited {
 impl Deferred {
     fn apply(&self, store: &Store) -> rusqlite::Result<()> {
         match self {
+            Self::Claimed(id) => store.claimed(*id),
             Self::Opened(opened) => store.opened(opened),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
             Self::Attempt(attempt) => store.attempt(attempt),
+        }
+    }
+}
+
+impl Deferred {
+    /// Whether a commit that failed has brought this into the file all the same. What is harmless to repeat is never said to be.
+    fn is_in(&self, store: &Store) -> bool {
+        match self {
+            Self::Claimed(_) | Self::Opened(_) => false,
+            Self::Denied(denial, _) => store.has_denial(denial).unwrap_or(false),
+            Self::Attempt(attempt) => store.has_attempt(attempt).unwrap_or(false),
         }
     }
 }
