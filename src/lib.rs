@@ -13,7 +13,8 @@
 //! ```
 //!
 //! [`lane`] joins the first five for one reader and one turnstile, [`daemon`] builds everything and stops it in order,
-//! [`monitor`] and [`control`] tell people and programs how it is doing.
+//! [`monitor`] and [`control`] tell people and programs how it is doing. With the cargo feature `sandbox` there is the other side
+//! too: a WeChat for trials and the demo.
 
 pub mod cli;
 pub mod clock;
@@ -26,6 +27,8 @@ pub mod lane;
 pub mod ledger;
 pub mod monitor;
 pub mod ride_code;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod scanner;
 pub mod turnstile;
 pub mod upload;

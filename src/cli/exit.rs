@@ -11,6 +11,9 @@ use crate::{
 /// Why the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
+    /// Something was found that is not as it should be.
+    #[cfg(feature = "sandbox")]
+    Found,
     /// The command line makes no sense.
     Usage,
     /// The ledger is damaged or newer than the program.
@@ -36,6 +39,8 @@ impl Code {
     pub(super) fn number(self) -> u8 {
         match self {
             Self::OutputClosed => 0,
+            #[cfg(feature = "sandbox")]
+            Self::Found => 1,
             Self::Usage => 64,
             Self::Ledger => 65,
             Self::NotFound => 66,

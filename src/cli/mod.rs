@@ -1,9 +1,11 @@
 //! The commands of `faregate`, one file each. Exit codes and messages are the contract's.
 
 mod check;
+mod demo;
 mod exit;
 mod queue;
 mod run;
+mod sandbox;
 mod source;
 mod status;
 
@@ -39,6 +41,10 @@ enum Command {
     /// Look at the deductions.
     #[command(subcommand)]
     Queue(queue::Command),
+    /// See a whole gate at work, beside a WeChat of its own: needs no settings, no hardware, no network.
+    Demo(demo::Arguments),
+    /// Serve a WeChat for trials and tests, with faults on demand.
+    Sandbox(sandbox::Arguments),
 }
 
 /// The whole program: reads the arguments, runs the command, tells what went wrong in one sentence.
@@ -53,6 +59,8 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(&arguments.config),
         Command::Status { json } => status::run(json),
         Command::Queue(command) => queue::run(&command, &arguments.config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Sandbox(arguments) => sandbox::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,6 +74,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code.number())
         }
     }
+}
+
+/// What the commands of the feature `sandbox` say in a program that was built without it.
+#[cfg(not(feature = "sandbox"))]
+fn without_sandbox(command: &str) -> exit::Failure {
+    let message =
+        format!("{command} is not part of this build, which is meant for gates; build one with: cargo build --features sandbox");
+    exit::Failure::new(Code::Usage, message)
 }
 
 fn usage(error: &clap::Error) -> ExitCode {

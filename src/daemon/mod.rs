@@ -10,7 +10,13 @@
 mod delivery;
 mod overview;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use tokio::{
     net::TcpListener,
@@ -23,7 +29,7 @@ use tokio::{
 use crate::{
     config::{Finding, Format, Settings},
     control::{self, ControlError},
-    journal::{self, JournalError, JournalGuard},
+    journal::{self, DroppedRecords, JournalError},
     journey::Rules,
     lane::Lane,
     ledger::{self, GateLedger, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
@@ -86,6 +92,32 @@ pub fn run(settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError>
     for finding in findings {
         log::warn!("{finding}");
     }
+    run_within(settings, Surroundings { control_socket: control::socket_path(), log: log.dropped_records(), stop: Stop::Signals })
+}
+
+/// What the daemon finds where it runs, as far as settings do not say it.
+pub struct Surroundings {
+    /// Where commands ask it.
+    pub control_socket: PathBuf,
+    /// What the log lost; whether there is a log at all is the caller's affair.
+    pub log: DroppedRecords,
+    /// What ends it.
+    pub stop: Stop,
+}
+
+/// What ends the daemon.
+pub enum Stop {
+    /// SIGTERM or SIGINT.
+    Signals,
+    /// This becomes true, or its sender is gone.
+    Told(watch::Receiver<bool>),
+}
+
+/// As [`run`], inside a program that has a log and signals of its own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_within(settings: &Settings, surroundings: Surroundings) -> Result<(), DaemonError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let metrics = Metrics::new();
     let observer = metrics.clone();
@@ -96,7 +128,7 @@ pub fn run(settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError>
     let (ledger, gate_ledger, network_ledger) = ledger::start(ledger_options(settings, observer))?;
     let (gate, views) = start_gate(settings, &gate_ledger, &metrics)?;
     drop(gate_ledger);
-    let served = serve(&runtime, settings, network_ledger, metrics, views, &log);
+    let served = serve(&runtime, settings, network_ledger, metrics, views, surroundings);
     gate.stop();
     // A name server that does not answer must not hold up the stop. The network's tasks, which held the ledger, have ended.
     runtime.shutdown_background();
@@ -223,18 +255,18 @@ fn serve(
     ledger: NetworkLedger,
     metrics: Metrics,
     lanes: Vec<LaneView>,
-    log: &JournalGuard,
+    surroundings: Surroundings,
 ) -> Result<(), DaemonError> {
     let client = WeChatClient::new(&settings.wechat, settings.upload.concurrency)?;
     let (stop, stopped) = watch::channel(false);
     let upload = Arc::new(UploadMonitor::default());
     let overview =
-        Overview { lanes, ledger: ledger.clone(), upload: upload.clone(), metrics: metrics.clone(), log: log.dropped_records() };
+        Overview { lanes, ledger: ledger.clone(), upload: upload.clone(), metrics: metrics.clone(), log: surroundings.log };
     let local = LocalSet::new();
     local.block_on(runtime, async {
-        let mut signals = Signals::new()?;
+        let stopping = Stopping::new(surroundings.stop)?;
         let monitor = Monitor::new(settings.gate.id.clone(), metrics, overview);
-        serve_control(&ledger, &settings.ledger.path, &monitor)?;
+        serve_control(&surroundings.control_socket, &ledger, &settings.ledger.path, &monitor)?;
         let sending = upload::run(ledger, client.clone(), settings.upload.clone(), upload, stopped.clone());
         let uploading = tokio::task::spawn_local(sending);
         let serving = match &settings.monitor {
@@ -242,7 +274,7 @@ fn serve(
             None => None,
         };
         log::info!("ready: gate {}, {} lanes", settings.gate.id, settings.lanes.len());
-        signals.until_stop(&client).await;
+        stopping.wait(&client).await;
         stop.send_replace(true);
         if let Some(serving) = serving {
             // It ends by itself within its grace; nothing depends on how.
@@ -255,8 +287,8 @@ fn serve(
     })
 }
 
-fn serve_control(ledger: &NetworkLedger, path: &Path, monitor: &Monitor) -> Result<(), DaemonError> {
-    let server = control::Server::bind(&control::socket_path())?;
+fn serve_control(socket: &Path, ledger: &NetworkLedger, path: &Path, monitor: &Monitor) -> Result<(), DaemonError> {
+    let server = control::Server::bind(socket)?;
     let monitor = monitor.clone();
     let status = move || {
         let monitor = monitor.clone();
@@ -274,6 +306,29 @@ async fn listen(
 ) -> Result<tokio::task::JoinHandle<()>, DaemonError> {
     let listener = TcpListener::bind(address).await.map_err(|source| DaemonError::Monitor { address, source })?;
     Ok(tokio::task::spawn_local(monitor::serve(listener, monitor.router(), monitor::MONITOR_LIMITS, stopped)))
+}
+
+/// What the daemon waits for while it serves.
+enum Stopping {
+    Signals(Signals),
+    Told(watch::Receiver<bool>),
+}
+
+impl Stopping {
+    fn new(stop: Stop) -> io::Result<Self> {
+        Ok(match stop {
+            Stop::Signals => Self::Signals(Signals::new()?),
+            Stop::Told(told) => Self::Told(told),
+        })
+    }
+
+    async fn wait(self, client: &WeChatClient) {
+        match self {
+            Self::Signals(mut signals) => signals.until_stop(client).await,
+            // An error means that whoever could say it is gone.
+            Self::Told(mut told) => drop(told.wait_for(|&told| told).await),
+        }
+    }
 }
 
 struct Signals {

@@ -11,6 +11,8 @@ mod support;
 
 mod admission;
 mod cli;
+#[cfg(feature = "sandbox")]
+mod demo;
 mod framings;
 mod isolation;
 mod outoforder;
@@ -18,3 +20,5 @@ mod retry;
 mod storm;
 mod unplug;
 mod way;
+#[cfg(not(feature = "sandbox"))]
+mod without_sandbox;

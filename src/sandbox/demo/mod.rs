@@ -1,0 +1,129 @@
+//! A whole gate at work in one process: the daemon as `run` runs it, readers on pseudo-terminals, simulated turnstiles, and the
+//! sandbox for WeChat. Passengers come, some with bad codes; the network goes away and comes back; at the end the books are closed.
+//!
+//! - `scene` builds it and takes it down, in a folder that goes with it; `play` is what happens, from a plan and a seed
+//!   (`passengers`, `issuer`); `view` is what can be seen of it, drawn by `picture` on a `terminal`, or told in plain lines.
+//! - `books` compares what was seen from outside with what the ledger lists. The gate is asked for nothing that could hide a bug.
+
+mod books;
+mod issuer;
+mod passengers;
+mod picture;
+mod play;
+mod readers;
+mod scene;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod view;
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+pub use books::{Books, Evidence, Sum};
+pub use passengers::Kind;
+pub use trace::Edge;
+
+use crate::{config::Finding, control::ClientError, daemon::DaemonError, ledger::LedgerError};
+use play::Play;
+use scene::Scene;
+use terminal::Screen;
+
+/// What is to happen.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Passengers until it ends; `None`: until it is interrupted.
+    pub trips: Option<u64>,
+    /// How long the network goes away; zero for never.
+    pub outage: Duration,
+    /// The same seed brings the same passengers.
+    pub seed: u64,
+}
+
+/// A code that was shown to a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// The lane's name.
+    pub lane: String,
+    /// What it was in the story.
+    pub kind: Kind,
+    /// Names the code: the first 8 hex digits of its SHA-256. `None` for bytes that are no code.
+    pub code: Option<String>,
+}
+
+impl Scan {
+    /// Whether the gate must ignore it: the reader reads twice what it has just read.
+    #[must_use]
+    pub fn is_repeat(&self) -> bool {
+        self.kind == Kind::Repeat
+    }
+}
+
+/// Why the demo could not be played to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// A folder, a terminal, a thread.
+    #[error("the demo cannot {what}: {source}; it needs room in the folder for temporary files, pseudo-terminals and 127.0.0.1")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The settings that it wrote are refused: its own fault.
+    #[error("the demo's own settings are refused: {0}; please report this")]
+    Settings(Finding),
+    /// The daemon could not start, or ended.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The daemon ended though nobody told it to.
+    #[error("the demo's daemon has ended though nobody told it to; please report this")]
+    Ended,
+    /// The lanes were not ready in time.
+    #[error("the demo's gate was not ready within {} s; is this machine very busy?", .0.as_secs())]
+    NotReady(Duration),
+    /// The daemon does not answer.
+    #[error("the demo's daemon could not be asked: {0}")]
+    Control(#[from] ClientError),
+    /// The ledger cannot be read at the end.
+    #[error("the demo's ledger could not be read: {0}")]
+    Ledger(#[from] LedgerError),
+    /// Nobody reads what the demo says.
+    #[error("the output cannot be written: {0}")]
+    Output(io::Error),
+}
+
+/// Puts what was tried before what the system says.
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
+    move |source| DemoError::System { what, source }
+}
+
+/// How often somebody has asked for the end.
+type Interrupts = Arc<AtomicU32>;
+
+/// Plays the demo on standard output, closes the books and shows them: live on a terminal, in plain lines elsewhere.
+///
+/// # Errors
+/// It could not be played to its end. Books that do not balance are no error: see [`Books::differences`].
+pub fn run(plan: &Plan) -> Result<Books, DemoError> {
+    let interrupts = Interrupts::default();
+    let mut scene = Scene::set_up(plan.seed, Some(&interrupts))?;
+    let screen = Screen::of_stdout().map_err(DemoError::Output)?;
+    let mut stage = Play::new(plan, screen, scene.lanes());
+    let played = stage.perform(&mut scene, &|| interrupts.load(Ordering::Relaxed));
+    let (scans, left) = (stage.scans().to_vec(), stage.leave());
+    played?;
+    left.map_err(DemoError::Output)?;
+    scene.stop_daemon()?;
+    let books = scene.evidence(scans)?.books();
+    let mut out = io::stdout().lock();
+    write!(out, "\n{books}").and_then(|()| out.flush()).map_err(DemoError::Output)?;
+    Ok(books)
+}

@@ -1,0 +1,317 @@
+//! The demo's stage: a folder with real settings, readers, the sandbox on a free port of 127.0.0.1, and the daemon on a thread.
+//!
+//! Threads: the daemon's own, and `network`, which serves the sandbox and waits for signals. The rest of the demo is one thread.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use super::{DemoError, Evidence, Interrupts, Scan, issuer::Issuer, readers::Reader, system, trace::TraceReader};
+use crate::{
+    config::{self, Settings, Severity},
+    control::{Answer, Client, Question},
+    daemon::{self, DaemonError, Stop, Surroundings},
+    journal::DroppedRecords,
+    ledger::{self, NetworkLedger, PageRequest, QueueRow},
+    monitor::{ScannerState, Status},
+    sandbox::{Options, Sandbox},
+};
+
+/// The lanes' names.
+pub(super) const LANES: [&str; 2] = ["left", "right"];
+/// How long the gate may take until its lanes are ready.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const POLL_EVERY: Duration = Duration::from_millis(10);
+/// Rows of the ledger's listing at a time.
+const PAGE_ROWS: usize = 500;
+
+/// Everything that is there before the first passenger comes.
+pub(super) struct Scene {
+    folder: TempDir,
+    settings: Settings,
+    readers: Vec<Reader>,
+    sandbox: Sandbox,
+    daemon: Option<JoinHandle<Result<(), DaemonError>>>,
+    client: Option<Client>,
+    stop_daemon: watch::Sender<bool>,
+    stop_network: watch::Sender<bool>,
+    network: Option<JoinHandle<()>>,
+}
+
+impl Scene {
+    /// Builds it and waits until every lane can open. With `interrupts`, SIGINT, SIGTERM and SIGHUP no longer end the process:
+    /// they are counted there.
+    pub(super) fn set_up(seed: u64, interrupts: Option<&Interrupts>) -> Result<Self, DemoError> {
+        let folder = tempfile::Builder::new().prefix("faregate-demo-").tempdir().map_err(system("make its folder"))?;
+        let sandbox = Sandbox::new(Options { seed, ..Options::default() });
+        let (stop_network, stopped) = watch::channel(false);
+        let (network, address) = start_network(&sandbox, interrupts, stopped).map_err(system("serve its sandbox"))?;
+        let readers = LANES.iter().map(|_| Reader::new()).collect::<Result<Vec<_>, _>>().map_err(system("make its readers"))?;
+        let settings = write_settings(folder.path(), &readers, address)?;
+        let (stop_daemon, told) = watch::channel(false);
+        let daemon = start_daemon(&settings, folder.path(), told)?;
+        let mut scene = Self {
+            folder,
+            settings,
+            readers,
+            sandbox,
+            daemon: Some(daemon),
+            client: None,
+            stop_daemon,
+            stop_network,
+            network: Some(network),
+        };
+        scene.wait_ready()?;
+        Ok(scene)
+    }
+
+    pub(super) fn lanes(&self) -> impl Iterator<Item = &str> {
+        self.settings.lanes.iter().map(|lane| lane.name.as_str())
+    }
+
+    pub(super) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    pub(super) fn show(&mut self, lane: usize, bytes: &[u8]) -> Result<(), DemoError> {
+        self.readers.get_mut(lane).map_or(Ok(()), |reader| reader.send(bytes)).map_err(system("write to a reader"))
+    }
+
+    pub(super) fn trace(&self) -> Result<TraceReader, DemoError> {
+        TraceReader::open(&self.path(TRACE)).map_err(system("read the trace"))
+    }
+
+    /// A file of the scene's.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Asks the daemon, as `faregate status` does.
+    pub(super) fn status(&mut self) -> Result<Status, DemoError> {
+        if self.daemon.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.join_daemon()?;
+            return Err(DemoError::Ended);
+        }
+        let client = match &mut self.client {
+            Some(client) => client,
+            None => self.client.insert(Client::connect(&self.folder.path().join(SOCKET))?),
+        };
+        match client.ask(&Question::Status)? {
+            Answer::Status(status) => Ok(*status),
+            _ => Err(DemoError::Ended),
+        }
+    }
+
+    /// As SIGTERM stops `faregate run`; waits for its end.
+    pub(super) fn stop_daemon(&mut self) -> Result<(), DemoError> {
+        self.stop_daemon.send_replace(true);
+        self.join_daemon()
+    }
+
+    /// What can be known when the daemon has ended.
+    pub(super) fn evidence(&self, scans: Vec<Scan>) -> Result<Evidence, DemoError> {
+        let trace = self.trace()?.more().map_err(system("read the trace"))?;
+        let charges = self.sandbox.wechat().charges().to_vec();
+        let (rows, tally) = self.read_ledger()?;
+        Ok(Evidence { scans, trace, rows, tally, charges })
+    }
+
+    fn wait_ready(&mut self) -> Result<(), DemoError> {
+        let end = Instant::now() + READY_WITHIN;
+        loop {
+            let is_up = |status: &Status| status.lanes.iter().all(|lane| lane.scanner == ScannerState::Up);
+            match self.status() {
+                Ok(status) if is_up(&status) => return Ok(()),
+                Ok(_) | Err(DemoError::Control(_)) => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= end {
+                return Err(DemoError::NotReady(READY_WITHIN));
+            }
+            thread::sleep(POLL_EVERY);
+        }
+    }
+
+    fn join_daemon(&mut self) -> Result<(), DemoError> {
+        match self.daemon.take().map(JoinHandle::join) {
+            Some(Ok(ended)) => Ok(ended?),
+            Some(Err(_)) => Err(DemoError::Ended),
+            None => Ok(()),
+        }
+    }
+
+    fn read_ledger(&self) -> Result<(Vec<QueueRow>, [u64; 7]), DemoError> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(system("start a runtime"))?;
+        let options = daemon::ledger_options(&self.settings, Box::new(|_| ()));
+        let (running, gate, network) = ledger::start_existing(options)?;
+        let read = runtime.block_on(async { Ok((every_row(&network).await?, network.totals().await?.deductions)) });
+        drop((gate, network));
+        running.join();
+        read
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.stop_daemon.send_replace(true);
+        self.stop_network.send_replace(true);
+        // Whoever needs to know how they ended has asked before.
+        let _ = self.daemon.take().map(JoinHandle::join);
+        let _ = self.network.take().map(JoinHandle::join);
+    }
+}
+
+async fn every_row(ledger: &NetworkLedger) -> Result<Vec<QueueRow>, DemoError> {
+    let mut rows: Vec<QueueRow> = Vec::new();
+    loop {
+        let after_id = rows.last().map_or(0, |row| row.id);
+        let page = ledger.page(PageRequest { state: None, after_id, limit: PAGE_ROWS }).await?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(page);
+    }
+}
+
+// ---- the other side ------------------------------------------------------------------------------------------------------------
+
+fn start_network(
+    sandbox: &Sandbox,
+    interrupts: Option<&Interrupts>,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<(JoinHandle<()>, SocketAddr)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let entered = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    if let Some(interrupts) = interrupts {
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            runtime.spawn(count_signals(signal(kind)?, interrupts.clone()));
+        }
+    }
+    drop(entered);
+    let sandbox = sandbox.clone();
+    let serve = move || runtime.block_on(sandbox.serve(listener, stopped));
+    Ok((thread::Builder::new().name("network".to_owned()).spawn(serve)?, address))
+}
+
+async fn count_signals(mut signal: Signal, interrupts: Interrupts) {
+    while signal.recv().await.is_some() {
+        interrupts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// ---- the gate ------------------------------------------------------------------------------------------------------------------
+
+pub(super) const TRACE: &str = "gate-trace.jsonl";
+pub(super) const LEDGER: &str = "ledger.db";
+const SOCKET: &str = "control.sock";
+const SETTINGS: &str = "faregate.toml";
+const SECRET: &str = "appsecret";
+
+fn start_daemon(
+    settings: &Settings,
+    folder: &Path,
+    told: watch::Receiver<bool>,
+) -> Result<JoinHandle<Result<(), DaemonError>>, DemoError> {
+    let settings = settings.clone();
+    let surroundings = Surroundings { control_socket: folder.join(SOCKET), log: DroppedRecords::default(), stop: Stop::Told(told) };
+    let run = move || daemon::run_within(&settings, surroundings);
+    thread::Builder::new().name("daemon".to_owned()).spawn(run).map_err(system("start the daemon's thread"))
+}
+
+fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> Result<Settings, DemoError> {
+    let file = folder.join(SETTINGS);
+    let written = fs::write(&file, settings_text(folder, readers, wechat)).and_then(|()| {
+        let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(SECRET))?;
+        writeln!(secret, "{}", Options::default().secret)
+    });
+    written.map_err(system("write its settings"))?;
+    let loaded = config::load(&file);
+    let error = loaded.findings.into_iter().find(|finding| finding.severity == Severity::Error);
+    match (loaded.settings, error) {
+        (Some(settings), _) => Ok(settings),
+        (None, Some(error)) => Err(DemoError::Settings(error)),
+        (None, None) => Err(DemoError::Ended),
+    }
+}
+
+/// Real settings. Short pulses and quick retries, so that there is something to see; long limits elsewhere, so that a busy
+/// machine changes nothing in the story.
+fn settings_text(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> String {
+    let Options { appid, deduct_path, .. } = Options::default();
+    let (secret, codes) = (folder.join(SECRET), Issuer::settings());
+    let lanes: String = LANES.iter().zip(readers).map(|(name, reader)| lane_text(name, reader)).collect();
+    format!(
+        r#"[gate]
+id = "DEMO"
+station = "S1"
+open_within = "20s"
+passenger_interval = "30s"
+{lanes}
+[ride_code]
+{codes}
+[fare]
+scene = "METRO"
+body = "地铁代扣"
+line_name = "2号线"
+flat_fen = 200
+
+[ledger]
+path = "{LEDGER}"
+
+[wechat]
+base_url = "http://{wechat}"
+deduct_path = "{deduct_path}"
+appid = "{appid}"
+mch_id = "1900000001"
+secret_file = "{}"
+timeout = "3s"
+
+[upload]
+retry_initial = "200ms"
+retry_max = "1s"
+alarm_after = 3
+"#,
+        secret.display()
+    )
+}
+
+fn lane_text(name: &str, reader: &Reader) -> String {
+    format!(
+        r#"
+[[lane]]
+name = "{name}"
+mode = "single"
+[lane.scanner]
+device = "{}"
+framing = "line"
+encoding = "base64"
+[lane.turnstile]
+driver = "simulated"
+trace = "{TRACE}"
+# A button that nobody presses.
+inputs = "inputs-{name}"
+exit_button = 1
+pulse = "350ms"
+pulse_gap = "50ms"
+"#,
+        reader.device().display()
+    )
+}

@@ -1,0 +1,281 @@
+//! `faregate demo` and `faregate sandbox`: what whoever looks at the project runs first.
+//!
+//! Always the program that was built with these tests: an installed package's is built without both.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::TcpStream,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    time::Duration,
+};
+
+use rustix::{
+    io::ioctl_fionbio,
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{LocalModes, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcsetwinsize},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{DEADLINE, wait_until};
+
+fn faregate(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_faregate"));
+    command.args(args).env("TERM", "xterm-256color").env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+fn wait_for(child: &mut Child, what: &str) -> Option<i32> {
+    let mut code = None;
+    wait_until(what, 3 * DEADLINE, || {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    });
+    code.and_then(|status| status.code())
+}
+
+/// A command's whole output; it must end.
+fn output(args: &[&str], temporary: &TempDir) -> Output {
+    let child = faregate(args).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("faregate-test-").tempdir().unwrap()
+}
+
+fn assert_empty(folder: &TempDir) {
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
+    let temporary = folder();
+    let said = output(&["demo", "--trips", "6", "--outage", "1", "--seed", "7"], &temporary);
+    let (out, errors) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
+    assert_eq!((said.status.code(), errors.as_str()), (Some(0), ""), "{out}");
+    let odd: Vec<_> = out.chars().filter(|character| character.is_control() && *character != '\n').collect();
+    assert!(odd.is_empty(), "control characters: {odd:?}");
+    for part in [
+        "shows a code",
+        "OPEN for passenger",
+        "REFUSED: format",
+        "REFUSED: duplicate",
+        "REFUSED: too-soon",
+        "THE NETWORK GOES AWAY",
+        "THE NETWORK IS BACK",
+        "held 0 + pending 0 + accepted 6",
+        "6   12.00 yuan",
+        "They balance",
+    ] {
+        assert!(out.contains(part), "no {part:?} in\n{out}");
+    }
+    assert_empty(&temporary);
+}
+
+/// The demo on a terminal of our own.
+struct OnTerminal {
+    child: Child,
+    master: File,
+    slave: std::os::fd::OwnedFd,
+    /// How it was before the demo.
+    before: Termios,
+    shown: Vec<u8>,
+}
+
+impl OnTerminal {
+    fn start(args: &[&str], configure: impl FnOnce(&mut Command)) -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        ioctl_fionbio(&master, true).unwrap();
+        let before = tcgetattr(&slave).unwrap();
+        let mut command = faregate(args);
+        command.stdout(slave.try_clone().unwrap()).stderr(slave.try_clone().unwrap());
+        configure(&mut command);
+        Self { child: command.spawn().unwrap(), master: File::from(master), slave, before, shown: Vec::new() }
+    }
+
+    fn text(&mut self) -> String {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.master.read(&mut bytes) {
+                Ok(count) => self.shown.extend(&bytes[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        String::from_utf8_lossy(&self.shown).into_owned()
+    }
+
+    fn wait_shown(&mut self, part: &str) {
+        wait_until(&format!("{part:?} is on the screen"), DEADLINE, || self.text().contains(part));
+    }
+
+    /// Reads on, or the demo would wait for us.
+    fn wait_end(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait_until("the demo ends", 3 * DEADLINE, || {
+            self.text();
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn on_a_terminal_a_picture_is_drawn_and_ctrl_c_gives_the_terminal_back_and_closes_the_books() {
+    let temporary = folder();
+    let mut demo = OnTerminal::start(&["demo", "--outage", "0"], |command| {
+        command.env("TMPDIR", temporary.path());
+    });
+    demo.wait_shown("\x1b[?1049h");
+    demo.wait_shown("FAREGATE DEMO");
+    demo.wait_shown("OPEN for passenger");
+    assert!(!tcgetattr(&demo.slave).unwrap().local_modes.contains(LocalModes::ECHO), "what is typed would show");
+    tcsetwinsize(&demo.slave, Winsize { ws_row: 10, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    demo.wait_shown("\x1b[2J\x1b[H");
+    kill_process(Pid::from_child(&demo.child), Signal::INT).unwrap();
+    assert_eq!(demo.wait_end(), Some(0), "{}", demo.text());
+    let text = demo.text();
+    let (_, after) = text.rsplit_once("\x1b[?25h\x1b[?1049l").expect("the screen and the cursor are given back");
+    assert!(after.contains("They balance") && !after.contains('\x1b'), "{after}");
+    let now = tcgetattr(&demo.slave).unwrap();
+    assert_eq!(now.local_modes, demo.before.local_modes);
+    let suspend = SpecialCodeIndex::VSUSP;
+    assert_eq!(now.special_codes[suspend], demo.before.special_codes[suspend]);
+    assert_empty(&temporary);
+}
+
+#[test]
+fn a_terminal_without_colours_gets_plain_lines() {
+    let mut demo = OnTerminal::start(&["demo", "--trips", "1", "--outage", "0"], |command| {
+        command.env("NO_COLOR", "1");
+    });
+    assert_eq!(demo.wait_end(), Some(0));
+    let text = demo.text();
+    assert!(text.contains("They balance") && !text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn a_demo_whose_reader_has_seen_enough_ends_quietly() {
+    let mut demo = faregate(&["demo", "--outage", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    BufReader::new(demo.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let code = wait_for(&mut demo, "the demo ends");
+    let mut errors = String::new();
+    demo.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+}
+
+/// A running `faregate sandbox`.
+struct Sandbox {
+    child: Child,
+    address: String,
+    _out: BufReader<ChildStdout>,
+}
+
+impl Sandbox {
+    fn start(args: &[&str]) -> Self {
+        let args = [&["sandbox", "--listen", "127.0.0.1:0"], args].concat();
+        let mut child = faregate(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("it says {line:?}")).to_owned();
+        Self { child, address, _out: out }
+    }
+
+    /// Everything that comes until the connection is closed.
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let mut line = TcpStream::connect(&self.address).unwrap();
+        line.set_read_timeout(Some(DEADLINE)).unwrap();
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        line.write_all((head + body).as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // A reset is a close.
+        let _ = line.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn json(&self, method: &str, path: &str, body: &str) -> Value {
+        let answer = self.ask(method, path, body);
+        let body = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}")).1;
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    fn token(&self) -> String {
+        let asked = json!({"grant_type": "client_credential", "appid": "wxsandbox", "secret": "sandbox-secret"});
+        let answer = self.json("POST", "/cgi-bin/stable_token", &asked.to_string());
+        assert!(answer["expires_in"].as_u64().is_some_and(|seconds| (7100..=7200).contains(&seconds)), "{answer}");
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn deduction(order: &str) -> String {
+    json!({
+        "qrcode": "gP/+AQ==", "total_fee": 160, "original_fee": 200, "body": "地铁代扣", "start_time": "20261123133430",
+        "line_name": "2号线", "trade_scene": "METRO", "out_order_no": order, "attach": order,
+    })
+    .to_string()
+}
+
+#[test]
+fn the_sandbox_charges_an_order_once_whatever_gets_lost_and_keeps_the_book() {
+    let mut sandbox = Sandbox::start(&[]);
+    let path = format!("/deduct?access_token={}", sandbox.token());
+    let faults = json!({"rules": [{"fault": "drop", "next": 1}, {"fault": "errcode", "errcode": -1, "next": 1}]});
+    let set = sandbox.json("POST", "/sandbox/faults", &faults.to_string());
+    assert_eq!(set["used"], json!([0, 0]));
+    assert_eq!(sandbox.ask("POST", &path, &deduction("A1")), "", "taken, and the answer is lost");
+    assert_eq!(sandbox.json("POST", &path, &deduction("A1"))["errcode"], -1);
+    assert_eq!(sandbox.json("POST", &path, &deduction("A1"))["errcode"], 0);
+    assert_eq!(sandbox.json("POST", &path, &deduction("A1").replace("160", "170"))["errcode"], 201);
+    let refused = sandbox.json("POST", &path, &deduction("A2").replace("160", "\"160\""));
+    assert_eq!((&refused["errcode"], refused["errmsg"].as_str().unwrap().contains("total_fee")), (&json!(47001), true));
+    let book = sandbox.json("GET", "/sandbox/book", "");
+    assert_eq!(book["charged"], json!({"count": 1, "fen": 160}));
+    assert_eq!((&book["charges"][0]["order"], &book["charges"][0]["requests"]), (&json!("A1"), &json!(2)));
+    assert_eq!(sandbox.json("GET", "/sandbox/faults", "")["used"], json!([1, 1]));
+    kill_process(Pid::from_child(&sandbox.child), Signal::TERM).unwrap();
+    assert_eq!(wait_for(&mut sandbox.child, "the sandbox ends"), Some(0));
+}
+
+#[test]
+fn the_sandbox_can_be_told_what_to_answer_to_repeats_and_to_forget_its_tokens() {
+    let sandbox = Sandbox::start(&["--duplicate-errcode", "61010"]);
+    let path = format!("/deduct?access_token={}", sandbox.token());
+    assert_eq!(sandbox.json("POST", &path, &deduction("A1"))["errcode"], 0);
+    assert_eq!(sandbox.json("POST", &path, &deduction("A1"))["errcode"], 61010);
+    assert!(sandbox.ask("POST", "/sandbox/tokens/invalidate", "").starts_with("HTTP/1.1 204"));
+    assert_eq!(sandbox.json("POST", &path, &deduction("A1"))["errcode"], 40001);
+    let faults = json!({"rules": [{"fault": "hang"}]});
+    sandbox.json("POST", "/sandbox/faults", &faults.to_string());
+    let mut hanging = TcpStream::connect(&sandbox.address).unwrap();
+    hanging.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let body = deduction("A2");
+    write!(hanging, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let error = hanging.read(&mut [0]).expect_err("no answer and no end");
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+}
