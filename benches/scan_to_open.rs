@@ -4,6 +4,9 @@
 //! `cargo bench --bench scan_to_open`; `FAREGATE_SCANS` sets the scans of each line (400), `FAREGATE_BACKLOG` the rows that
 //! wait (100000).
 
+// A measurement that cannot go on has nothing to report.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[allow(dead_code, unused_imports)]
 #[path = "../tests/blackbox/support/mod.rs"]
 mod support;

@@ -15,7 +15,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
+    thread,
 };
 
 use tokio::{
@@ -23,7 +23,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    task::LocalSet,
+    task::{JoinHandle, LocalSet, spawn_local},
 };
 
 use crate::{
@@ -125,11 +125,13 @@ pub fn run_within(settings: &Settings, surroundings: Surroundings) -> Result<(),
         LedgerEvent::Committed { took, operations } => observer.ledger_commit(operations as u64, took),
         LedgerEvent::Reopened => observer.ledger_reopened(),
     });
+    // Before anything opens: from here on a signal stops the gate in order.
+    let stopping = runtime.block_on(async { Stopping::new(surroundings.stop) })?;
     let (ledger, gate_ledger, network_ledger) = ledger::start(ledger_options(settings, observer))?;
     let (gate, views) = start_gate(settings, &gate_ledger, &metrics)?;
     drop(gate_ledger);
-    let served = serve(&runtime, settings, network_ledger, metrics, views, surroundings);
-    gate.stop();
+    let network = Network { settings, ledger: network_ledger, metrics, lanes: views, log: surroundings.log };
+    let served = network.serve(&runtime, &surroundings.control_socket, stopping, gate);
     // A name server that does not answer must not hold up the stop. The network's tasks, which held the ledger, have ended.
     runtime.shutdown_background();
     let written = ledger.join();
@@ -159,7 +161,7 @@ pub fn ledger_options(settings: &Settings, observer: Observer) -> Options {
 /// The gate's threads.
 struct Gate {
     turnstiles: Turnstiles,
-    thread: JoinHandle<()>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Gate {
@@ -207,7 +209,7 @@ fn start_gate(settings: &Settings, ledger: &GateLedger, metrics: &Metrics) -> Re
         });
     }
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let thread = std::thread::Builder::new().name("gate".to_owned()).spawn(move || {
+    let thread = thread::Builder::new().name("gate".to_owned()).spawn(move || {
         run_gate(&runtime, lanes, readers);
         // A device that is just being opened may take its time.
         runtime.shutdown_background();
@@ -220,9 +222,9 @@ fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>) {
     let local = LocalSet::new();
     local.block_on(runtime, async {
         for reader in readers {
-            tokio::task::spawn_local(scanner::run(reader.settings, reader.readings, reader.stats));
+            spawn_local(scanner::run(reader.settings, reader.readings, reader.stats));
         }
-        let lanes: Vec<_> = lanes.into_iter().map(|lane| tokio::task::spawn_local(lane.run())).collect();
+        let lanes: Vec<_> = lanes.into_iter().map(|lane| spawn_local(lane.run())).collect();
         for lane in lanes {
             if let Err(error) = lane.await {
                 log::error!("a lane ended by a panic: {error}");
@@ -249,42 +251,72 @@ fn close_on_panic(turnstiles: &Turnstiles) {
 
 // ---- the network's side --------------------------------------------------------------------------------------------------------
 
-fn serve(
-    runtime: &Runtime,
-    settings: &Settings,
+/// What the network's side is made of.
+struct Network<'a> {
+    settings: &'a Settings,
     ledger: NetworkLedger,
     metrics: Metrics,
     lanes: Vec<LaneView>,
-    surroundings: Surroundings,
-) -> Result<(), DaemonError> {
-    let client = WeChatClient::new(&settings.wechat, settings.upload.concurrency)?;
-    let (stop, stopped) = watch::channel(false);
-    let upload = Arc::new(UploadMonitor::default());
-    let overview =
-        Overview { lanes, ledger: ledger.clone(), upload: upload.clone(), metrics: metrics.clone(), log: surroundings.log };
-    let local = LocalSet::new();
-    local.block_on(runtime, async {
-        let stopping = Stopping::new(surroundings.stop)?;
-        let monitor = Monitor::new(settings.gate.id.clone(), metrics, overview);
-        serve_control(&surroundings.control_socket, &ledger, &settings.ledger.path, &monitor)?;
-        let sending = upload::run(ledger, client.clone(), settings.upload.clone(), upload, stopped.clone());
-        let uploading = tokio::task::spawn_local(sending);
-        let serving = match &settings.monitor {
+    log: DroppedRecords,
+}
+
+/// The network's tasks.
+struct Serving {
+    stop: watch::Sender<bool>,
+    uploading: JoinHandle<()>,
+    monitoring: Option<JoinHandle<()>>,
+}
+
+impl Network<'_> {
+    /// Serves until it is told to stop; then the gate stops first, the network after it.
+    fn serve(self, runtime: &Runtime, control_socket: &Path, stopping: Stopping, gate: Gate) -> Result<(), DaemonError> {
+        let local = LocalSet::new();
+        let (id, lanes) = (&self.settings.gate.id, self.settings.lanes.len());
+        let served = local.block_on(runtime, async {
+            let client = WeChatClient::new(&self.settings.wechat, self.settings.upload.concurrency)?;
+            let serving = self.start(client.clone(), control_socket).await?;
+            log::info!("ready: gate {id}, {lanes} lanes");
+            stopping.wait(&client).await;
+            Ok(serving)
+        });
+        gate.stop();
+        served.map(|serving| local.block_on(runtime, serving.stop()))
+    }
+
+    async fn start(self, client: WeChatClient, control_socket: &Path) -> Result<Serving, DaemonError> {
+        let settings = self.settings;
+        let (stop, stopped) = watch::channel(false);
+        let upload = Arc::new(UploadMonitor::default());
+        let overview = Overview {
+            lanes: self.lanes,
+            ledger: self.ledger.clone(),
+            upload: upload.clone(),
+            metrics: self.metrics.clone(),
+            log: self.log,
+        };
+        let monitor = Monitor::new(settings.gate.id.clone(), self.metrics, overview);
+        serve_control(control_socket, &self.ledger, &settings.ledger.path, &monitor)?;
+        let sending = upload::run(self.ledger, client, settings.upload.clone(), upload, stopped.clone());
+        let uploading = spawn_local(sending);
+        let monitoring = match &settings.monitor {
             Some(settings) => Some(listen(settings.listen, &monitor, stopped).await?),
             None => None,
         };
-        log::info!("ready: gate {}, {} lanes", settings.gate.id, settings.lanes.len());
-        stopping.wait(&client).await;
-        stop.send_replace(true);
-        if let Some(serving) = serving {
+        Ok(Serving { stop, uploading, monitoring })
+    }
+}
+
+impl Serving {
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Some(monitoring) = self.monitoring {
             // It ends by itself within its grace; nothing depends on how.
-            serving.abort();
+            monitoring.abort();
         }
-        if uploading.await.is_err() {
+        if self.uploading.await.is_err() {
             log::error!("the upload ended by a panic; what was not sent is kept");
         }
-        Ok(())
-    })
+    }
 }
 
 fn serve_control(socket: &Path, ledger: &NetworkLedger, path: &Path, monitor: &Monitor) -> Result<(), DaemonError> {
@@ -295,17 +327,13 @@ fn serve_control(socket: &Path, ledger: &NetworkLedger, path: &Path, monitor: &M
         async move { monitor.report().await.status }
     };
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    tokio::task::spawn_local(server.serve(ledger.clone(), path, status));
+    spawn_local(server.serve(ledger.clone(), path, status));
     Ok(())
 }
 
-async fn listen(
-    address: SocketAddr,
-    monitor: &Monitor,
-    stopped: watch::Receiver<bool>,
-) -> Result<tokio::task::JoinHandle<()>, DaemonError> {
+async fn listen(address: SocketAddr, monitor: &Monitor, stopped: watch::Receiver<bool>) -> Result<JoinHandle<()>, DaemonError> {
     let listener = TcpListener::bind(address).await.map_err(|source| DaemonError::Monitor { address, source })?;
-    Ok(tokio::task::spawn_local(monitor::serve(listener, monitor.router(), monitor::MONITOR_LIMITS, stopped)))
+    Ok(spawn_local(monitor::serve(listener, monitor.router(), monitor::MONITOR_LIMITS, stopped)))
 }
 
 /// What the daemon waits for while it serves.
