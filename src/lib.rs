@@ -21,6 +21,8 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+#[cfg(any(test, feature = "sandbox"))]
+pub mod issuer;
 pub mod journal;
 pub mod journey;
 pub mod lane;

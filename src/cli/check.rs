@@ -6,12 +6,16 @@ use std::{
 };
 
 use super::exit::{Code, Failure};
-use crate::config::{self, Loaded, Severity};
+use crate::{
+    config::{self, Format, Loaded, Severity},
+    ride_code::jtt1179::TrustStore,
+};
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
     let loaded = config::load(config);
-    if loaded.settings.is_none() {
-        return Err(failure(&loaded));
+    let Some(settings) = &loaded.settings else { return Err(failure(&loaded)) };
+    if let Format::Jtt1179 { roots } = &settings.ride_code.format {
+        TrustStore::read(roots).map_err(|error| Failure { code: Code::Settings, messages: error.messages })?;
     }
     let mut out = stdout().lock();
     for finding in &loaded.findings {

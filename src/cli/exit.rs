@@ -12,7 +12,6 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
     /// Something was found that is not as it should be.
-    #[cfg(feature = "sandbox")]
     Found,
     /// The command line makes no sense.
     Usage,
@@ -39,7 +38,6 @@ impl Code {
     pub(super) fn number(self) -> u8 {
         match self {
             Self::OutputClosed => 0,
-            #[cfg(feature = "sandbox")]
             Self::Found => 1,
             Self::Usage => 64,
             Self::Ledger => 65,

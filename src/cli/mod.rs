@@ -1,6 +1,7 @@
 //! The commands of `faregate`, one file each. Exit codes and messages are the contract's.
 
 mod check;
+mod code;
 mod demo;
 mod exit;
 mod queue;
@@ -38,6 +39,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at a captured ride code.
+    #[command(subcommand)]
+    Code(code::Command),
     /// Look at the deductions.
     #[command(subcommand)]
     Queue(queue::Command),
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&arguments.config),
         Command::Check => check::run(&arguments.config),
         Command::Status { json } => status::run(json),
+        Command::Code(command) => code::run(&command, &arguments.config),
         Command::Queue(command) => queue::run(&command, &arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),

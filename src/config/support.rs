@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Driver, Format, Lane, Mode, Settings};
+use super::{Driver, Lane, Mode, Settings};
 
 /// A setting that is right in itself but that this version of the program cannot run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,16 +24,16 @@ impl fmt::Display for Unsupported {
 /// Every setting that this version of the program cannot run: a daemon must refuse them.
 #[must_use]
 pub fn unsupported(settings: &Settings) -> Vec<Unsupported> {
-    let whole = [jtt1179(settings), fare_table(settings), callback(settings)].into_iter().flatten();
+    let whole = [exposure(settings), fare_table(settings), callback(settings)].into_iter().flatten();
     let lanes = settings.lanes.iter().flat_map(|lane| [mode(lane), gpio(lane), passage(lane)]).flatten();
     whole.chain(lanes).collect()
 }
 
-fn jtt1179(settings: &Settings) -> Option<Unsupported> {
-    matches!(settings.ride_code.format, Format::Jtt1179 { .. }).then(|| Unsupported {
-        key: "ride_code.format".to_owned(),
-        problem: "this version cannot check JT/T 1179 ride codes yet",
-        mend: "use format \"opaque\"",
+fn exposure(settings: &Settings) -> Option<Unsupported> {
+    settings.exposure.is_some().then(|| Unsupported {
+        key: "exposure".to_owned(),
+        problem: "this version cannot limit the exposure yet",
+        mend: "remove the table [exposure]",
     })
 }
 

@@ -960,12 +960,12 @@ fn what_this_version_cannot_run_is_a_warning_and_can_be_refused() {
     let refused: BTreeSet<_> = loaded.settings.iter().flat_map(unsupported).map(|unsupported| unsupported.key).collect();
     let expected = [
         "callback",
+        "exposure",
         "fare.table",
         "lane[in].mode",
         "lane[in].turnstile.driver",
         "lane[in].turnstile.passage",
         "lane[out].mode",
-        "ride_code.format",
     ];
     assert_eq!(refused, expected.map(str::to_owned).into());
     for key in refused {

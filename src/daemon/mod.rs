@@ -34,7 +34,10 @@ use crate::{
     lane::Lane,
     ledger::{self, GateLedger, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
     monitor::{self, Metrics, Monitor},
-    ride_code::{Checker, OpaqueCodes},
+    ride_code::{
+        Checker,
+        jtt1179::{RootsError, TrustStore},
+    },
     scanner::{self, ScannerStats},
     turnstile::{self, LaneSetup, TurnstileError, Turnstiles},
     upload::{self, UploadMonitor},
@@ -72,9 +75,9 @@ pub enum DaemonError {
         /// What the system says.
         source: io::Error,
     },
-    /// A format of ride codes that this version has not.
-    #[error("ride_code.format: this version cannot check these codes")]
-    Format,
+    /// The trusted roots.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// The ledger could not be written at the stop.
     #[error("stopped although the ledger could not be written; look at the disk, and at the log for what is left unsaid")]
     NotWritten,
@@ -127,10 +130,11 @@ pub fn run_within(settings: &Settings, surroundings: Surroundings) -> Result<(),
     });
     // Before anything opens: from here on a signal stops the gate in order.
     let stopping = runtime.block_on(async { Stopping::new(surroundings.stop) })?;
+    let checker = Arc::new(checker(settings)?);
     let (ledger, gate_ledger, network_ledger) = ledger::start(ledger_options(settings, observer))?;
-    let (gate, views) = start_gate(settings, &gate_ledger, &metrics)?;
+    let (gate, views) = start_gate(settings, &checker, &gate_ledger, &metrics)?;
     drop(gate_ledger);
-    let network = Network { settings, ledger: network_ledger, metrics, lanes: views, log: surroundings.log };
+    let network = Network { settings, checker, ledger: network_ledger, metrics, lanes: views, log: surroundings.log };
     let served = network.serve(&runtime, &surroundings.control_socket, stopping, gate);
     // A name server that does not answer must not hold up the stop. The network's tasks, which held the ledger, have ended.
     runtime.shutdown_background();
@@ -180,8 +184,12 @@ struct Reader {
     stats: Arc<ScannerStats>,
 }
 
-fn start_gate(settings: &Settings, ledger: &GateLedger, metrics: &Metrics) -> Result<(Gate, Vec<LaneView>), DaemonError> {
-    let checker = Arc::new(checker(settings)?);
+fn start_gate(
+    settings: &Settings,
+    checker: &Arc<Checker>,
+    ledger: &GateLedger,
+    metrics: &Metrics,
+) -> Result<(Gate, Vec<LaneView>), DaemonError> {
     let setups = settings.lanes.iter().map(|lane| LaneSetup { name: lane.name.clone(), settings: lane.turnstile.clone() });
     let (turnstiles, handles) = turnstile::start(setups.collect())?;
     close_on_panic(&turnstiles);
@@ -234,10 +242,10 @@ fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>) {
 }
 
 fn checker(settings: &Settings) -> Result<Checker, DaemonError> {
-    match &settings.ride_code.format {
-        Format::Opaque { passenger } => Ok(Checker::Opaque(OpaqueCodes::new(*passenger))),
-        Format::Jtt1179 { .. } => Err(DaemonError::Format),
-    }
+    Ok(match &settings.ride_code.format {
+        Format::Opaque { passenger } => Checker::opaque(&settings.ride_code, *passenger),
+        Format::Jtt1179 { roots } => Checker::jtt1179(&settings.ride_code, TrustStore::read(roots)?),
+    })
 }
 
 /// A panic aborts the process, and no destructor runs: the outputs are set inactive first.
@@ -254,6 +262,7 @@ fn close_on_panic(turnstiles: &Turnstiles) {
 /// What the network's side is made of.
 struct Network<'a> {
     settings: &'a Settings,
+    checker: Arc<Checker>,
     ledger: NetworkLedger,
     metrics: Metrics,
     lanes: Vec<LaneView>,
@@ -274,9 +283,10 @@ impl Network<'_> {
         let (id, lanes) = (&self.settings.gate.id, self.settings.lanes.len());
         let served = local.block_on(runtime, async {
             let client = WeChatClient::new(&self.settings.wechat, self.settings.upload.concurrency)?;
-            let serving = self.start(client.clone(), control_socket).await?;
+            let reload = Reload { client: client.clone(), checker: self.checker.clone(), format: &self.settings.ride_code.format };
+            let serving = self.start(client, control_socket).await?;
             log::info!("ready: gate {id}, {lanes} lanes");
-            stopping.wait(&client).await;
+            stopping.wait(&reload).await;
             Ok(serving)
         });
         gate.stop();
@@ -350,9 +360,9 @@ impl Stopping {
         })
     }
 
-    async fn wait(self, client: &WeChatClient) {
+    async fn wait(self, reload: &Reload<'_>) {
         match self {
-            Self::Signals(mut signals) => signals.until_stop(client).await,
+            Self::Signals(mut signals) => signals.until_stop(reload).await,
             // An error means that whoever could say it is gone.
             Self::Told(mut told) => drop(told.wait_for(|&told| told).await),
         }
@@ -374,16 +384,33 @@ impl Signals {
         })
     }
 
-    async fn until_stop(&mut self, client: &WeChatClient) {
+    async fn until_stop(&mut self, reload: &Reload<'_>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => break log::info!("stopping: SIGTERM"),
                 _ = self.interrupt.recv() => break log::info!("stopping: SIGINT"),
-                _ = self.hang_up.recv() => {
-                    client.reload();
-                    log::info!("SIGHUP: the access token's file is read again; all other changes need a restart");
-                }
+                _ = self.hang_up.recv() => reload.all(),
             }
         }
+    }
+}
+
+/// What is read again on SIGHUP.
+struct Reload<'a> {
+    client: WeChatClient,
+    checker: Arc<Checker>,
+    format: &'a Format,
+}
+
+impl Reload<'_> {
+    fn all(&self) {
+        self.client.reload();
+        if let Format::Jtt1179 { roots } = self.format {
+            match TrustStore::read(roots) {
+                Ok(roots) => self.checker.replace_roots(roots),
+                Err(error) => log::error!("SIGHUP: the roots stay as they were: {error}"),
+            }
+        }
+        log::info!("SIGHUP: the access token's file and the roots are read again; all other changes need a restart");
     }
 }

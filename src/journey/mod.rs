@@ -41,6 +41,15 @@ pub struct Charge {
     pub total: Fen,
 }
 
+/// What a code says of itself that bears on a decision.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stated {
+    /// Refuses entries and single taps, never exits.
+    pub entry_refusal: Option<Refusal>,
+    /// A fare above this must not be charged with the code.
+    pub limit: Option<Fen>,
+}
+
 /// What a tap leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -68,13 +77,22 @@ impl Rules {
         Self { windows: Windows::new(&settings.gate), tariff: Tariff::new(&settings.fare) }
     }
 
-    /// Judges a tap by what the ledger holds of its code and its passenger.
+    /// Judges a tap by what its code says and what the ledger holds of its code and its passenger.
     #[must_use]
-    pub fn decide(&self, history: &History) -> Decision {
+    pub fn decide(&self, stated: &Stated, history: &History) -> Decision {
         match self.windows.judge(history) {
-            admission::Judgement::Free => Decision::Admit(self.tariff.single()),
+            admission::Judgement::Free => self.single(stated),
             admission::Judgement::Repeat => Decision::Repeat,
             admission::Judgement::Blocked(refusal) => Decision::Refuse(refusal),
+        }
+    }
+
+    fn single(&self, stated: &Stated) -> Decision {
+        let charge = self.tariff.single();
+        match (stated.entry_refusal, stated.limit) {
+            (Some(refusal), _) => Decision::Refuse(refusal),
+            (None, Some(limit)) if limit < charge.total => Decision::Refuse(Refusal::OverLimit),
+            _ => Decision::Admit(charge),
         }
     }
 }
@@ -83,13 +101,33 @@ impl Rules {
 mod tests {
     use super::*;
 
+    const RULES: Rules = Rules {
+        windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
+        tariff: Tariff { flat: Fen(210), discount_percent: 85 },
+    };
+
+    fn decide(stated: Stated) -> Decision {
+        RULES.decide(&stated, &History::default())
+    }
+
     #[test]
     fn a_tap_without_history_is_admitted_at_the_flat_fare() {
-        let rules = Rules {
-            windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
-            tariff: Tariff { flat: Fen(210), discount_percent: 85 },
-        };
         let charge = Charge { kind: Kind::Single, original: Fen(210), total: Fen(179) };
-        assert_eq!(rules.decide(&History::default()), Decision::Admit(charge));
+        assert_eq!(decide(Stated::default()), Decision::Admit(charge));
+    }
+
+    #[test]
+    fn a_code_whose_limit_is_below_the_fare_is_refused() {
+        let limited = |fen| decide(Stated { limit: Some(Fen(fen)), ..Stated::default() });
+        assert_eq!(limited(178), Decision::Refuse(Refusal::OverLimit));
+        assert!(matches!(limited(179), Decision::Admit(_)));
+    }
+
+    #[test]
+    fn what_the_code_refuses_comes_after_what_its_history_refuses() {
+        let stated = Stated { entry_refusal: Some(Refusal::ClockUnsynchronized), limit: Some(Fen(0)) };
+        assert_eq!(decide(stated), Decision::Refuse(Refusal::ClockUnsynchronized));
+        let history = History { same_passenger: Some(Past { age: Age::ThisBoot { ms: 1 } }), ..History::default() };
+        assert_eq!(RULES.decide(&stated, &history), Decision::Refuse(Refusal::TooSoon));
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::{Stamp, rfc3339_ms},
-    journey::{Age, Charge, Decision, History, Past, Rules},
+    journey::{Age, Charge, Decision, Fen, History, Past, Rules, Stated},
     ride_code::{PassengerId, masked},
 };
 
@@ -151,7 +151,9 @@ impl Store {
 
     /// Judges a tap by what the ledger holds and records what follows from it.
     pub(super) fn admit(&self, tap: &Tap, context: &Context) -> rusqlite::Result<Admission> {
-        match context.rules.decide(&self.history(tap)?) {
+        let limit = tap.code.terms.map(|terms| Fen(terms.single_trip_limit_fen));
+        let stated = Stated { entry_refusal: tap.code.entry_refusal, limit };
+        match context.rules.decide(&stated, &self.history(tap)?) {
             Decision::Repeat => Ok(Admission::Repeat),
             Decision::Refuse(refusal) => Ok(Admission::Refused(refusal)),
             Decision::Admit(charge) => self.record(tap, charge, context).map(Admission::Admitted),

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     clock::Stamp,
     journey::{Fen, Tariff, Windows},
-    ride_code::{CodeBytes, CodeDigest, PassengerId, Refusal, VerifiedCode},
+    ride_code::{PassengerId, Refusal, VerifiedCode},
 };
 
 /// A ledger in a folder of its own, with a runtime to ask it from.
@@ -137,11 +137,7 @@ fn tap(lane: &str, code: &str, passenger: &str) -> Tap {
     Tap {
         lane: lane.into(),
         station: "S1".into(),
-        code: VerifiedCode {
-            bytes: CodeBytes(code.as_bytes().to_vec()),
-            digest: CodeDigest::of(code.as_bytes()),
-            passenger: PassengerId::new(passenger.as_bytes(), "0042"),
-        },
+        code: VerifiedCode::opaque(code.as_bytes().to_vec(), PassengerId::new(passenger.as_bytes(), "0042")),
         scanned: Stamp::now(),
     }
 }

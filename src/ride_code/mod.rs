@@ -1,28 +1,62 @@
 //! From the bytes that a scanner read to a code that the gate may act on, or a reason why not.
 //!
-//! [`Checker::check`] is a pure function of the bytes, the settings and the time it is handed. What comes out as
-//! [`VerifiedCode`] has passed every check that needs no history; the rest (`duplicate`, `too-soon`, …) is judged by
-//! [`crate::journey`] inside the ledger's transaction.
+//! [`Checker::check`] is a function of the bytes, the settings, the trusted roots and the time it is handed; what it remembers
+//! saves work and never changes an answer. What comes out as [`VerifiedCode`] has passed every check that needs no history; the
+//! rest (`duplicate`, `too-soon`, …) is judged by [`crate::journey`] inside the ledger's transaction.
 
+pub mod jtt1179;
+mod numbers;
 mod opaque;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 use sha2::{Digest, Sha256};
 
-pub use opaque::OpaqueCodes;
+pub use numbers::{CardAccount, IssuerCode, Packed};
 
-use crate::clock::Stamp;
+use self::{
+    jtt1179::{Jtt1179Codes, TrustStore},
+    opaque::OpaqueCodes,
+};
+use crate::{
+    clock::Stamp,
+    config::{self, OpaquePassenger, UnsynchronizedClock},
+};
 
 /// Why a scan is refused: the same word in the signal, the record, the log, the metrics and the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
     /// The bytes are not a code.
     Format,
+    /// The issuer's certificate names a root that is not trusted here.
+    UnknownRoot,
+    /// The issuer's certificate, or the root itself, has expired.
+    CertificateExpired,
+    /// The code was made in the future: the phone's or the gate's clock is wrong.
+    NotYetValid,
+    /// The code is too old.
+    Expired,
+    /// The issuer's authorization of this passenger has expired.
+    AuthorizationExpired,
+    /// The root did not sign the issuer's certificate.
+    CertificateSignature,
+    /// The issuer did not sign the passenger's authorization.
+    IssuerSignature,
+    /// The passenger's phone did not sign the code.
+    UserSignature,
     /// This code was admitted within `duplicate_window`.
     Duplicate,
     /// This passenger was admitted within `passenger_interval`.
     TooSoon,
+    /// This machine's clock is not synchronized, and the settings deny codes then.
+    ClockUnsynchronized,
+    /// The code's limit is below what it could be charged.
+    OverLimit,
+    /// The passenger is on the deny-list.
+    DeniedPassenger,
     /// The opening could not start within `open_within`.
     Late,
     /// The ledger cannot be written: no code can be admitted.
@@ -31,15 +65,43 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in the order of judgement.
-    pub const ALL: [Self; 5] = [Self::Format, Self::Duplicate, Self::TooSoon, Self::Late, Self::OutOfOrder];
+    pub const ALL: [Self; 16] = [
+        Self::Format,
+        Self::UnknownRoot,
+        Self::CertificateExpired,
+        Self::NotYetValid,
+        Self::Expired,
+        Self::AuthorizationExpired,
+        Self::CertificateSignature,
+        Self::IssuerSignature,
+        Self::UserSignature,
+        Self::Duplicate,
+        Self::TooSoon,
+        Self::ClockUnsynchronized,
+        Self::OverLimit,
+        Self::DeniedPassenger,
+        Self::Late,
+        Self::OutOfOrder,
+    ];
 
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Format => "format",
+            Self::UnknownRoot => "unknown-root",
+            Self::CertificateExpired => "certificate-expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Expired => "expired",
+            Self::AuthorizationExpired => "authorization-expired",
+            Self::CertificateSignature => "certificate-signature",
+            Self::IssuerSignature => "issuer-signature",
+            Self::UserSignature => "user-signature",
             Self::Duplicate => "duplicate",
             Self::TooSoon => "too-soon",
+            Self::ClockUnsynchronized => "clock-unsynchronized",
+            Self::OverLimit => "over-limit",
+            Self::DeniedPassenger => "denied-passenger",
             Self::Late => "late",
             Self::OutOfOrder => "out-of-order",
         }
@@ -147,24 +209,100 @@ pub struct VerifiedCode {
     pub digest: CodeDigest,
     /// Who rides.
     pub passenger: PassengerId,
+    /// What the code itself states. `None` for opaque codes, which state nothing.
+    pub terms: Option<Terms>,
+    /// Refuses an entry or a single tap with this code, never an exit: which of them a tap is, only the journey knows.
+    pub entry_refusal: Option<Refusal>,
 }
 
-/// The formats of ride codes. JT/T 1179 joins here beside the opaque one.
-#[derive(Debug, Clone)]
-pub enum Checker {
-    /// Bytes that nothing is known of.
+impl VerifiedCode {
+    /// A code that states nothing about itself.
+    #[must_use]
+    pub fn opaque(bytes: Vec<u8>, passenger: PassengerId) -> Self {
+        Self { digest: CodeDigest::of(&bytes), bytes: CodeBytes(bytes), passenger, terms: None, entry_refusal: None }
+    }
+}
+
+/// What a ride code of JT/T 1179 states, vouched for by its issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Who issued it.
+    pub issuer: IssuerCode,
+    /// What the deny-list names.
+    pub card: CardAccount,
+    /// A fare above this must not be charged with the code, in fen.
+    pub single_trip_limit_fen: i64,
+    /// When validity or authorization ends, whichever is earlier; UTC seconds.
+    pub effective_end_utc_s: i64,
+}
+
+/// Judges codes. One for all lanes; a check is short and takes no other lock.
+pub struct Checker {
+    unsynchronized_clock: UnsynchronizedClock,
+    format: Format,
+}
+
+enum Format {
     Opaque(OpaqueCodes),
+    Jtt1179(Box<Mutex<Jtt1179Codes>>),
 }
 
 impl Checker {
+    /// For bytes of which nothing is known. `passenger`: which of them are the passenger.
+    #[must_use]
+    pub fn opaque(settings: &config::RideCode, passenger: OpaquePassenger) -> Self {
+        Self::new(settings, Format::Opaque(OpaqueCodes::new(passenger)))
+    }
+
+    /// For codes of JT/T 1179-2018, verified against these roots.
+    #[must_use]
+    pub fn jtt1179(settings: &config::RideCode, roots: TrustStore) -> Self {
+        Self::new(settings, Format::Jtt1179(Box::new(Mutex::new(Jtt1179Codes::new(settings, roots)))))
+    }
+
+    fn new(settings: &config::RideCode, format: Format) -> Self {
+        Self { unsynchronized_clock: settings.unsynchronized_clock, format }
+    }
+
     /// Judges the bytes of one frame at the time `now`.
     ///
     /// # Errors
     /// The reason why the gate must not act on these bytes.
     pub fn check(&self, bytes: Vec<u8>, now: &Stamp) -> Result<VerifiedCode, Refusal> {
-        let _ = now;
-        match self {
-            Self::Opaque(codes) => codes.check(bytes),
+        let code = match &self.format {
+            Format::Opaque(codes) => codes.check(bytes),
+            Format::Jtt1179(codes) => codes.lock().unwrap_or_else(PoisonError::into_inner).check(bytes, now),
+        }?;
+        Ok(VerifiedCode { entry_refusal: clock_refusal(self.unsynchronized_clock, now), ..code })
+    }
+
+    /// From now on codes are verified against these roots; nothing that was verified before is remembered. Opaque codes have no
+    /// roots: for them nothing changes.
+    pub fn replace_roots(&self, roots: TrustStore) {
+        if let Format::Jtt1179(codes) = &self.format {
+            codes.lock().unwrap_or_else(PoisonError::into_inner).replace_roots(roots);
+        }
+    }
+}
+
+/// What `unsynchronized_clock` says at this time.
+fn clock_refusal(policy: UnsynchronizedClock, now: &Stamp) -> Option<Refusal> {
+    (policy == UnsynchronizedClock::Deny && !now.synchronized).then_some(Refusal::ClockUnsynchronized)
+}
+
+#[cfg(test)]
+mod test_support {
+    use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+    use super::*;
+
+    /// The defaults, with a tolerance of 10 s.
+    pub(super) fn settings() -> config::RideCode {
+        config::RideCode {
+            format: config::Format::Jtt1179 { roots: PathBuf::from("roots.toml") },
+            clock_tolerance: Duration::from_secs(10),
+            unsynchronized_clock: UnsynchronizedClock::Accept,
+            issuer_clock_offset_seconds: BTreeMap::new(),
         }
     }
 }
@@ -185,5 +323,23 @@ mod tests {
     fn long_identities_are_kept_as_digests() {
         assert_eq!(PassengerId::new(&[7; 33], "").key().len(), 32);
         assert_ne!(PassengerId::new(&[7; 33], "").key(), PassengerId::new(&[7; 34], "").key());
+    }
+
+    #[test]
+    fn a_clock_that_is_not_synchronized_refuses_entries_only_where_the_settings_say_so() {
+        let refusal_of = |unsynchronized_clock, synchronized| {
+            let settings = config::RideCode { unsynchronized_clock, ..test_support::settings() };
+            let now = Stamp { synchronized, ..Stamp::now() };
+            Checker::opaque(&settings, OpaquePassenger::Whole).check(b"code".to_vec(), &now).unwrap().entry_refusal
+        };
+        assert_eq!(refusal_of(UnsynchronizedClock::Deny, false), Some(Refusal::ClockUnsynchronized));
+        assert_eq!(refusal_of(UnsynchronizedClock::Deny, true), None);
+        assert_eq!(refusal_of(UnsynchronizedClock::Accept, false), None);
+    }
+
+    #[test]
+    fn every_refusal_has_a_word_of_its_own() {
+        let words: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(|refusal| refusal.as_str()).collect();
+        assert_eq!(words.len(), Refusal::ALL.len());
     }
 }

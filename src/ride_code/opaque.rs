@@ -2,19 +2,18 @@
 
 use data_encoding::HEXLOWER;
 
-use super::{CodeBytes, CodeDigest, PassengerId, Refusal, VerifiedCode};
+use super::{PassengerId, Refusal, VerifiedCode};
 use crate::config::OpaquePassenger;
 
 /// Judges opaque codes.
 #[derive(Debug, Clone)]
-pub struct OpaqueCodes {
+pub(super) struct OpaqueCodes {
     passenger: OpaquePassenger,
 }
 
 impl OpaqueCodes {
     /// `passenger`: which bytes of a code are the passenger.
-    #[must_use]
-    pub fn new(passenger: OpaquePassenger) -> Self {
+    pub(super) fn new(passenger: OpaquePassenger) -> Self {
         Self { passenger }
     }
 
@@ -27,7 +26,7 @@ impl OpaqueCodes {
         }
         .ok_or(Refusal::Format)?;
         let passenger = PassengerId::new(identity, &tail(identity));
-        Ok(VerifiedCode { digest: CodeDigest::of(&bytes), passenger, bytes: CodeBytes(bytes) })
+        Ok(VerifiedCode::opaque(bytes, passenger))
     }
 }
 
