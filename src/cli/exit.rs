@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    control::{ClientError, ControlError},
+    control::{ClientError, ControlError, Trouble},
     ledger::LedgerError,
     turnstile::TurnstileError,
 };
@@ -62,6 +62,20 @@ impl Failure {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, messages: vec![message.into()] }
     }
+
+    /// The daemon answered, but not the question.
+    pub(super) fn strange_answer() -> Self {
+        let message = "the daemon answered something else than was asked, so it is of another version; restart it";
+        Self::new(Code::Internal, message)
+    }
+
+    /// The same failure, of a listing that has already shown `rows` rows.
+    pub(super) fn after_rows(mut self, rows: usize) -> Self {
+        if let Some(message) = self.messages.first_mut() {
+            *message = format!("the list ends early, after {rows} rows: {message}");
+        }
+        self
+    }
 }
 
 impl From<LedgerError> for Failure {
@@ -81,7 +95,8 @@ impl From<ClientError> for Failure {
         let code = match error {
             ClientError::NotRunning { .. } => Code::NotRunning,
             ClientError::NotAllowed { .. } => Code::NotAllowed,
-            ClientError::Broken { .. } | ClientError::Refused(_) => Code::Internal,
+            ClientError::Refused { trouble: Trouble::Ledger, .. } => Code::Ledger,
+            ClientError::Broken { .. } | ClientError::Refused { trouble: Trouble::Internal, .. } => Code::Internal,
         };
         Self::new(code, error.to_string())
     }
@@ -101,8 +116,32 @@ impl From<TurnstileError> for Failure {
 }
 
 impl From<io::Error> for Failure {
+    /// Commands meet no other error of I/O themselves than that of writing what they show.
     fn from(error: io::Error) -> Self {
         let code = if error.kind() == io::ErrorKind::BrokenPipe { Code::OutputClosed } else { Code::Internal };
-        Self::new(code, error.to_string())
+        Self::new(code, format!("the output cannot be written: {error}; what was written so far is not all"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Answer;
+
+    #[test]
+    fn an_error_of_the_ledger_ends_a_command_alike_with_a_daemon_and_without() {
+        let (path, detail) = (std::path::PathBuf::from("ledger.db"), "malformed".to_owned());
+        let errors = [
+            LedgerError::Damaged { path: path.clone(), detail },
+            LedgerError::Newer { path, found: 2000, known: 1000 },
+            LedgerError::Unavailable { reason: "the disk is full".into() },
+        ];
+        for error in errors {
+            let Answer::Refused { trouble, message } = Answer::from(&error) else { panic!("no refusal") };
+            let through = Failure::from(ClientError::Refused { trouble, message });
+            let directly = Failure::from(error);
+            assert_eq!(through.code, directly.code, "{through:?}");
+            assert!(through.messages[0].ends_with(&directly.messages[0]), "{through:?}");
+        }
     }
 }

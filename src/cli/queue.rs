@@ -1,7 +1,7 @@
 //! `faregate queue`: the deductions, one by one.
 
 use std::{
-    io::{BufWriter, Write, stdout},
+    io::{self, BufWriter, Write, stdout},
     path::Path,
 };
 
@@ -21,7 +21,7 @@ pub(super) enum Command {
         #[arg(long, value_parser = PossibleValuesParser::new(STATES))]
         state: Option<String>,
         /// At most so many; 0 for all.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = row_count)]
         limit: usize,
         /// As one JSON document.
         #[arg(long)]
@@ -37,6 +37,10 @@ pub(super) enum Command {
     },
 }
 
+fn row_count(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "this is no number of rows; give a whole number, or 0 for all")
+}
+
 pub(super) fn run(command: &Command, config: &Path) -> Result<(), Failure> {
     match command {
         Command::List { state, limit, json } => list(config, state.as_deref(), *limit, *json),
@@ -45,28 +49,38 @@ pub(super) fn run(command: &Command, config: &Path) -> Result<(), Failure> {
 }
 
 fn list(config: &Path, state: Option<&str>, limit: usize, json: bool) -> Result<(), Failure> {
-    let mut source = Source::find(config)?;
+    let source = Source::new(config)?;
+    let left = |written| if limit == 0 { usize::MAX } else { limit - written };
+    // One row more than is shown tells whether there are more.
+    let page = |after, written| source.page(state, after, left(written).saturating_add(1));
+    // A failure before the first row leaves the output empty.
+    let (mut rows, mut after_id) = page(0, 0)?;
     let mut out = BufWriter::new(stdout().lock());
     let mut written = 0;
     write_head(&mut out, json)?;
-    let mut after_id = Some(0);
-    while let (Some(after), true) = (after_id, limit == 0 || written < limit) {
-        let wanted = if limit == 0 { usize::MAX } else { limit - written };
-        let (rows, next) = source.page(state, after, wanted)?;
-        for row in rows {
-            write_row(&mut out, &row, json, written == 0)?;
+    let is_cut = loop {
+        let shown = rows.len().min(left(written));
+        for row in &rows[..shown] {
+            write_row(&mut out, row, json, written == 0)?;
             written += 1;
         }
-        after_id = next;
-    }
+        let is_cut = shown < rows.len();
+        let Some(after) = after_id.filter(|_| !is_cut) else { break is_cut };
+        (rows, after_id) = page(after, written).map_err(|failure| failure.after_rows(written))?;
+    };
+    write_foot(&mut out, json, written, is_cut)?;
+    Ok(out.flush()?)
+}
+
+fn write_foot(out: &mut impl Write, json: bool, written: usize, is_cut: bool) -> io::Result<()> {
     if json {
         writeln!(out, "{}]", if written == 0 { "" } else { "\n" })?;
     } else if written == 0 {
         writeln!(out, "none")?;
-    } else if after_id.is_some() {
+    } else if is_cut {
         writeln!(out, "the first {written}; --limit 0 shows all")?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 fn write_head(out: &mut impl Write, json: bool) -> Result<(), Failure> {
@@ -97,9 +111,10 @@ fn note(row: &QueueRow) -> String {
 }
 
 fn show(config: &Path, order: &str, json: bool) -> Result<(), Failure> {
-    let not_found = || Failure::new(Code::NotFound, format!("there is no order {order}; faregate queue list --limit 0 shows all"));
-    let number = OrderNumber::parse(order).ok_or_else(not_found)?;
-    let story = Source::find(config)?.story(&number)?.ok_or_else(not_found)?;
+    let not_found = |what: &str| Failure::new(Code::NotFound, format!("{what}; faregate queue list --limit 0 shows all"));
+    let nonsense = || not_found("this is no order's number, which has 26 letters and digits");
+    let number = OrderNumber::parse(order).ok_or_else(nonsense)?;
+    let story = Source::new(config)?.story(&number)?.ok_or_else(|| not_found(&format!("there is no order {number}")))?;
     let mut out = stdout().lock();
     if json {
         let text = serde_json::to_string_pretty(&story).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
@@ -108,7 +123,7 @@ fn show(config: &Path, order: &str, json: bool) -> Result<(), Failure> {
     Ok(write_story(&mut out, &story)?)
 }
 
-fn write_story(out: &mut impl Write, story: &QueueStory) -> std::io::Result<()> {
+fn write_story(out: &mut impl Write, story: &QueueStory) -> io::Result<()> {
     let row = &story.row;
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     writeln!(out, "order      {}", row.order)?;

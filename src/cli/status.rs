@@ -7,10 +7,7 @@ use crate::control::{Answer, Client, Question, socket_path};
 
 pub(super) fn run(json: bool) -> Result<(), Failure> {
     let Answer::Status(status) = Client::connect(&socket_path())?.ask(&Question::Status)? else {
-        return Err(Failure::new(
-            Code::Internal,
-            "the daemon answered something else than its status; is it of another version? Restart it",
-        ));
+        return Err(Failure::strange_answer());
     };
     let mut out = stdout().lock();
     if json {

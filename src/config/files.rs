@@ -57,13 +57,23 @@ impl FileError {
     }
 }
 
-/// Where files are looked for that are not named by an absolute path.
+/// What becomes of the files that the settings name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NamedFiles {
+    /// They are read, and what is wrong with them is reported.
+    Checked,
+    /// Only their names are taken.
+    LeftAlone,
+}
+
+/// Where files are looked for that are not named by an absolute path, and whether they are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
     /// The settings file's folder.
     pub(super) folder: &'a Path,
     /// `${CREDENTIALS_DIRECTORY}`
     pub(super) credentials: Option<&'a Path>,
+    pub(super) named_files: NamedFiles,
 }
 
 impl Places<'_> {
@@ -76,6 +86,11 @@ impl Places<'_> {
     pub(super) fn secret(self, name: &str) -> PathBuf {
         let credential = self.credentials.filter(|_| !name.contains('/')).map(|credentials| credentials.join(name));
         credential.filter(|path| path.exists()).unwrap_or_else(|| self.path(name))
+    }
+
+    /// Whether the files that the settings name are read.
+    pub(super) fn are_checked(self) -> bool {
+        self.named_files == NamedFiles::Checked
     }
 
     /// Whether the service manager handed over this file, and so keeps other users from its folder.

@@ -38,7 +38,7 @@ pub use secret::{SecretError, read_aes_key, read_secret};
 pub use settings::*;
 pub use support::{Unsupported, unsupported};
 
-use files::Places;
+use files::{NamedFiles, Places};
 use report::Report;
 
 /// What became of reading the settings.
@@ -54,20 +54,42 @@ pub struct Loaded {
 /// a warning here; see [`unsupported`].
 #[must_use]
 pub fn load(path: &Path) -> Loaded {
-    let credentials = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    load_with(path, credentials.as_deref())
+    load_with(path, credentials().as_deref())
+}
+
+/// As [`load`], but the files that the settings name are not looked at: for commands that need to know only what the settings
+/// say, run by people who may not read the secrets.
+#[must_use]
+pub fn load_without_named_files(path: &Path) -> Loaded {
+    let credentials = credentials();
+    read(path, |text| load_placed(text, path, places(path, credentials.as_deref(), NamedFiles::LeftAlone)))
+}
+
+fn credentials() -> Option<PathBuf> {
+    env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 fn load_with(path: &Path, credentials: Option<&Path>) -> Loaded {
+    read(path, |text| load_text(text, path, credentials))
+}
+
+fn load_text(text: &str, path: &Path, credentials: Option<&Path>) -> Loaded {
+    load_placed(text, path, places(path, credentials, NamedFiles::Checked))
+}
+
+fn places<'a>(path: &'a Path, credentials: Option<&'a Path>, named_files: NamedFiles) -> Places<'a> {
+    Places { folder: files::folder_of(path), credentials, named_files }
+}
+
+fn read(path: &Path, load: impl FnOnce(&str) -> Loaded) -> Loaded {
     match files::read_text(path, limits::SETTINGS_BYTES_MAX) {
-        Ok(text) => load_text(&text, path, credentials),
+        Ok(text) => load(&text),
         Err(error) => Loaded { settings: None, findings: vec![files::finding(path, &error)] },
     }
 }
 
-fn load_text(text: &str, path: &Path, credentials: Option<&Path>) -> Loaded {
+fn load_placed(text: &str, path: &Path, places: Places<'_>) -> Loaded {
     let mut report = Report::new(path, text);
-    let places = Places { folder: files::folder_of(path), credentials };
     let document = syntax::parse(text, &mut report);
     let settings = document.and_then(|document| tables::settings(&document, places, &mut report));
     let settings = settings.filter(|_| !report.has_errors());

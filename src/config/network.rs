@@ -104,7 +104,7 @@ fn auth(wechat: &mut Section<'_, '_>, places: Places<'_>) -> Option<Auth> {
 fn secret(section: &mut Section<'_, '_>, key: &str, places: Places<'_>, is_needed: bool) -> Option<PathBuf> {
     let path = secret_path(section, key, places, is_needed)?;
     if is_needed {
-        check_secret(section, key, &path, places, read_secret(&path).err());
+        check_secret(section, key, &path, places, read_secret);
     }
     Some(path)
 }
@@ -116,8 +116,17 @@ fn secret_path(section: &mut Section<'_, '_>, key: &str, places: Places<'_>, is_
     section.optional(key, text(|name| file_name(name).map(|name| places.secret(name))))
 }
 
-fn check_secret(section: &mut Section<'_, '_>, key: &str, path: &Path, places: Places<'_>, error: Option<SecretError>) {
-    if let Some(error) = error {
+fn check_secret<T>(
+    section: &mut Section<'_, '_>,
+    key: &str,
+    path: &Path,
+    places: Places<'_>,
+    read: impl FnOnce(&Path) -> Result<T, SecretError>,
+) {
+    if !places.are_checked() {
+        return;
+    }
+    if let Err(error) = read(path) {
         return section.error(key, error.to_string(), error.mend());
     }
     // systemd shows the access list that lets the service read a credential as rights of the group.
@@ -130,19 +139,20 @@ fn check_secret(section: &mut Section<'_, '_>, key: &str, path: &Path, places: P
 
 fn ca_file(wechat: &mut Section<'_, '_>, places: Places<'_>) -> Option<PathBuf> {
     let name = wechat.optional("ca_file", text(|name| Ok(name.to_owned()))).filter(|name| !name.is_empty())?;
-    let parsed = file_name(&name).and_then(|name| checked_ca_file(&places.path(name)));
+    let parsed = file_name(&name).map(|name| places.path(name));
+    let parsed = if places.are_checked() { parsed.and_then(checked_ca_file) } else { parsed };
     wechat.reject("ca_file", parsed)
 }
 
-fn checked_ca_file(path: &Path) -> Parsed<PathBuf> {
-    let pem = match files::read_bytes(path, CA_BYTES_MAX) {
+fn checked_ca_file(path: PathBuf) -> Parsed<PathBuf> {
+    let pem = match files::read_bytes(&path, CA_BYTES_MAX) {
         Ok(pem) => pem,
         Err(error) => return reject(error.to_string(), error.mend()),
     };
     let mut store = RootCertStore::empty();
     let is_good = CertificateDer::pem_slice_iter(&pem).all(|der| der.is_ok_and(|der| store.add(der).is_ok()));
     if is_good && !store.is_empty() {
-        return Ok(path.to_owned());
+        return Ok(path);
     }
     reject(format!("{} does not hold certificates", path.display()), "name a file with PEM certificates of the authority")
 }
@@ -208,7 +218,7 @@ fn aes_key(callback: &mut Section<'_, '_>, places: Places<'_>) -> (Option<PathBu
     let path = secret_path(callback, "aes_key_file", places, true);
     let encoding = callback.or("aes_key_encoding", Encoding::Base64, choice(ENCODINGS));
     if let (Some(path), Some(encoding)) = (&path, encoding) {
-        check_secret(callback, "aes_key_file", path, places, read_aes_key(path, encoding).err());
+        check_secret(callback, "aes_key_file", path, places, |path| read_aes_key(path, encoding));
     }
     (path, encoding)
 }

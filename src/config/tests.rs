@@ -732,6 +732,28 @@ fn a_secret_that_others_can_read_is_a_warning() {
 }
 
 #[test]
+fn settings_read_without_the_files_that_they_name_are_the_same_settings() {
+    let site = Site::new();
+    let jtt1179 = with(&callback_with(""), "format = \"opaque\"", "roots = \"roots.toml\"");
+    let text = with(
+        &with(&jtt1179, "flat_fen = 200", "flat_fen = 200\ntable = \"fares.csv\""),
+        "[wechat]",
+        "[wechat]\nca_file = \"ca.pem\"",
+    );
+    site.write("faregate.toml", text.as_bytes(), 0o600);
+    site.write("ca.pem", rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap().cert.pem().as_bytes(), 0o600);
+    let settings = format!("{:?}", load(&site.path("faregate.toml")).settings.expect("good settings"));
+    for name in ["appsecret", "callback-aes", "callback-sign", "roots.toml", "fares.csv", "ca.pem"] {
+        fs::remove_file(site.path(name)).unwrap();
+        assert!(load(&site.path("faregate.toml")).settings.is_none(), "{name}");
+    }
+    let unread = load_without_named_files(&site.path("faregate.toml")).settings.expect("good settings");
+    assert_eq!(format!("{unread:?}"), settings);
+    site.write("faregate.toml", with(&text, "flat_fen = 200", "flat_fen = -1").as_bytes(), 0o600);
+    assert!(load_without_named_files(&site.path("faregate.toml")).settings.is_none());
+}
+
+#[test]
 fn the_rights_that_systemd_gives_a_credential_are_no_warning() {
     let site = Site::new();
     for (mode, warnings) in [(0o440, 0), (0o444, 1)] {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answer, Question};
+use super::{Answer, Question, Trouble};
 
 /// A daemon that does not answer for so long is not well; `status` asks the ledger, which may be waiting for a slow disk.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,19 +16,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no daemon.
-    #[error("no daemon answers at {path}; start it with: systemctl start faregate")]
+    #[error("no daemon answers at {path} ({source}); start it with: systemctl start faregate")]
     NotRunning {
         /// The socket.
         path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The socket may not be opened.
-    #[error("{path} may not be opened by this user; join the group faregate, or use sudo")]
+    #[error("the control socket {path} may not be used by this user; join the group faregate, or use sudo")]
     NotAllowed {
         /// The socket.
         path: PathBuf,
     },
     /// It answered, but not well.
-    #[error("the daemon at {path} did not answer ({source}); look at: journalctl -u faregate")]
+    #[error("the daemon at {path} gave no answer: {source}; ask again, and look at: journalctl -u faregate")]
     Broken {
         /// The socket.
         path: PathBuf,
@@ -36,8 +38,13 @@ pub enum ClientError {
         source: io::Error,
     },
     /// It refused to answer.
-    #[error("the daemon says: {0}")]
-    Refused(String),
+    #[error("the daemon says: {message}")]
+    Refused {
+        /// What was in its way.
+        trouble: Trouble,
+        /// Its sentence.
+        message: String,
+    },
 }
 
 /// A connection to the daemon.
@@ -55,7 +62,7 @@ impl Client {
         let owned = || path.to_owned();
         let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path: owned() },
-            _ => ClientError::NotRunning { path: owned() },
+            _ => ClientError::NotRunning { path: owned(), source: error },
         })?;
         let patience = Some(PATIENCE);
         stream
@@ -71,9 +78,9 @@ impl Client {
     /// The daemon went away, answered something else, or refused.
     pub fn ask(&mut self, question: &Question) -> Result<Answer, ClientError> {
         match self.exchange(question) {
-            Ok(Answer::Refused { message }) => Err(ClientError::Refused(message)),
+            Ok(Answer::Refused { trouble, message }) => Err(ClientError::Refused { trouble, message }),
             Ok(answer) => Ok(answer),
-            Err(source) => Err(ClientError::Broken { path: self.path.clone(), source }),
+            Err(error) => Err(ClientError::Broken { path: self.path.clone(), source: in_words(error) }),
         }
     }
 
@@ -87,4 +94,17 @@ impl Client {
         }
         Ok(serde_json::from_str(&answer)?)
     }
+}
+
+/// The error as people understand it: what the system calls it says nothing about the daemon.
+fn in_words(error: io::Error) -> io::Error {
+    let words = match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("it was silent for {} s", PATIENCE.as_secs()),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "it closed the connection".to_owned()
+        }
+        io::ErrorKind::InvalidData => "it spoke otherwise than this version does".to_owned(),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), words)
 }

@@ -1,7 +1,8 @@
 //! The control socket: how the commands of `faregate` ask the running daemon.
 //!
 //! One JSON document a line, both ways; a connection may ask several times. Whoever can open the socket (mode 0660, group
-//! `faregate`) may read. What is asked for in pages is asked for page by page, so that no question holds the ledger for long.
+//! `faregate`) may read. What is asked for in pages is asked for page by page, so that no question holds the ledger for long, and
+//! a connection that asks nothing is soon closed, so that nobody keeps others out.
 
 mod client;
 mod server;
@@ -14,7 +15,7 @@ pub use client::{Client, ClientError};
 pub use server::{ControlError, Server};
 
 use crate::{
-    ledger::{QueueRow, QueueStory},
+    ledger::{LedgerError, QueueRow, QueueStory},
     monitor::Status,
 };
 
@@ -64,9 +65,33 @@ pub enum Answer {
     Ledger(PathBuf),
     /// The question could not be answered.
     Refused {
+        /// What is in the way.
+        #[serde(default)]
+        trouble: Trouble,
         /// One sentence.
         message: String,
     },
+}
+
+/// What keeps the daemon from answering, so that a command ends as it would without a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// The ledger is damaged, or newer than the program.
+    Ledger,
+    /// Anything else.
+    #[default]
+    Internal,
+}
+
+impl From<&LedgerError> for Answer {
+    fn from(error: &LedgerError) -> Self {
+        let trouble = match error {
+            LedgerError::Damaged { .. } | LedgerError::Newer { .. } => Trouble::Ledger,
+            LedgerError::Held { .. } | LedgerError::Missing { .. } | LedgerError::Unavailable { .. } => Trouble::Internal,
+        };
+        Self::Refused { trouble, message: error.to_string() }
+    }
 }
 
 /// Where the control socket is: `${RUNTIME_DIRECTORY}/control.sock`, or `/run/faregate/control.sock`.

@@ -1,33 +1,37 @@
 //! The answering side, on the network's runtime.
 
 use std::{
+    cell::Cell,
+    collections::VecDeque,
     fs::Permissions,
     future::Future,
     io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    rc::Rc,
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    task::AbortHandle,
 };
 
-use super::{Answer, PAGE_ROWS, Question};
+use super::{Answer, PAGE_ROWS, Question, Trouble};
 use crate::{
     ledger::{NetworkLedger, OrderNumber, Page, PageRequest},
     monitor::Status,
 };
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 16;
+/// Connections at once; for one more the oldest that waits for a question is closed.
+const CONNECTIONS_MAX: usize = 32;
 /// A question is a line of at most so many bytes.
 const QUESTION_BYTES_MAX: u64 = 4096;
-/// A connection that asks nothing for so long is closed.
-const IDLE_MAX: Duration = Duration::from_secs(30);
+/// A connection that does not ask its first question within this is closed.
+const FIRST_QUESTION_WITHIN: Duration = Duration::from_secs(2);
+/// One that asks nothing more for so long, or does not take its answer, is closed.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// The socket can be used by its owner and its group.
 const MODE: u32 = 0o660;
 
@@ -38,6 +42,14 @@ pub enum ControlError {
     #[error("another faregate daemon answers at {path}; stop that one first, or give this one a RUNTIME_DIRECTORY of its own")]
     InUse {
         /// The socket.
+        path: PathBuf,
+    },
+    /// Something else has its place.
+    #[error(
+        "{path}, where the control socket belongs, is something else and is kept; move it away, or give the daemon a RUNTIME_DIRECTORY of its own"
+    )]
+    NotSocket {
+        /// The socket's place.
         path: PathBuf,
     },
     /// It cannot be made.
@@ -62,15 +74,17 @@ impl Server {
     /// Binds the socket, replacing one that a killed daemon left behind. Needs a runtime.
     ///
     /// # Errors
-    /// Another daemon answers there, or the file cannot be made.
+    /// Another daemon answers there, something else than a socket is there, or the file cannot be made.
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
         let io_error = |source| ControlError::Io { path: path.to_owned(), source };
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(ControlError::InUse { path: path.to_owned() });
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
-            _ => {}
+        match path.symlink_metadata() {
+            Ok(metadata) if !metadata.file_type().is_socket() => return Err(ControlError::NotSocket { path: path.to_owned() }),
+            Ok(_) => std::fs::remove_file(path).map_err(io_error)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(error)),
         }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(io_error)?;
@@ -86,18 +100,21 @@ impl Server {
         S: Fn() -> F + Clone + 'static,
         F: Future<Output = Status> + 'static,
     {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let ledger_path: Arc<Path> = ledger_path.into();
+        let ledger_path: Rc<Path> = ledger_path.into();
+        let mut seats = Seats::default();
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let answers = Answers { ledger: ledger.clone(), ledger_path: ledger_path.clone(), status: status.clone() };
-                    tokio::task::spawn_local(async move {
-                        // A client that goes away in the middle has nobody left to be told.
-                        let _ = answers.converse(stream).await;
-                        drop(place);
-                    });
+                    let seat = seats.vacate();
+                    let answers = Answers {
+                        ledger: ledger.clone(),
+                        ledger_path: ledger_path.clone(),
+                        status: status.clone(),
+                        is_answering: seat.clone(),
+                    };
+                    // A client that goes away in the middle has nobody left to be told.
+                    let task = tokio::task::spawn_local(async move { drop(answers.converse(stream).await) });
+                    seats.take(task.abort_handle(), seat);
                 }
                 // Too many open files: others must be closed first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -113,10 +130,40 @@ impl Drop for Server {
     }
 }
 
+/// The connections, oldest first. Nobody can keep others out by holding many open.
+#[derive(Default)]
+struct Seats(VecDeque<Seat>);
+
+struct Seat {
+    task: AbortHandle,
+    is_answering: Rc<Cell<bool>>,
+}
+
+impl Seats {
+    /// Sees to it that a seat is free, and gives the new connection's mark.
+    fn vacate(&mut self) -> Rc<Cell<bool>> {
+        self.0.retain(|seat| !seat.task.is_finished());
+        if self.0.len() >= CONNECTIONS_MAX {
+            // When all are being answered the oldest has waited longest, and its client is about to give up.
+            let oldest = self.0.iter().position(|seat| !seat.is_answering.get()).unwrap_or(0);
+            if let Some(seat) = self.0.remove(oldest) {
+                seat.task.abort();
+            }
+        }
+        Rc::default()
+    }
+
+    fn take(&mut self, task: AbortHandle, is_answering: Rc<Cell<bool>>) {
+        self.0.push_back(Seat { task, is_answering });
+    }
+}
+
 struct Answers<S> {
     ledger: NetworkLedger,
-    ledger_path: Arc<Path>,
+    ledger_path: Rc<Path>,
     status: S,
+    /// Set while a question is being answered.
+    is_answering: Rc<Cell<bool>>,
 }
 
 impl<S, F> Answers<S>
@@ -127,18 +174,22 @@ where
     async fn converse(&self, stream: UnixStream) -> io::Result<()> {
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
+        let mut patience = FIRST_QUESTION_WITHIN;
         loop {
             let mut line = Vec::new();
             let mut bounded = (&mut reader).take(QUESTION_BYTES_MAX);
             let read = bounded.read_until(b'\n', &mut line);
-            let length = tokio::time::timeout(IDLE_MAX, read).await.map_err(io::Error::from)??;
+            let length = tokio::time::timeout(patience, read).await.map_err(io::Error::from)??;
+            patience = IDLE_MAX;
             if length == 0 {
                 return Ok(());
             }
+            self.is_answering.set(true);
             let answer = match serde_json::from_slice(&line) {
                 Ok(question) => self.answer(question).await,
-                Err(_) => refused("this is not a question that this version knows; use the faregate command of the same version"),
+                Err(_) => strange_question(),
             };
+            self.is_answering.set(false);
             let mut text = serde_json::to_vec(&answer)?;
             text.push(b'\n');
             tokio::time::timeout(IDLE_MAX, writer.write_all(&text)).await.map_err(io::Error::from)??;
@@ -160,7 +211,7 @@ where
     async fn page(&self, state: Option<String>, after_id: i64, limit: usize) -> Answer {
         match self.ledger.page(PageRequest { state, after_id, limit }).await {
             Ok(Page { rows, next_after_id }) => Answer::QueuePage { rows, next_after_id },
-            Err(error) => refused(&error.to_string()),
+            Err(error) => Answer::from(&error),
         }
     }
 
@@ -168,11 +219,12 @@ where
         let Some(order) = OrderNumber::parse(order) else { return Answer::QueueShow(None) };
         match self.ledger.story(order).await {
             Ok(story) => Answer::QueueShow(story.map(Box::new)),
-            Err(error) => refused(&error.to_string()),
+            Err(error) => Answer::from(&error),
         }
     }
 }
 
-fn refused(message: &str) -> Answer {
-    Answer::Refused { message: message.to_owned() }
+fn strange_question() -> Answer {
+    let message = "this is not a question that this version knows; use the faregate command of the same version";
+    Answer::Refused { trouble: Trouble::Internal, message: message.to_owned() }
 }

@@ -4,11 +4,18 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use super::types::LedgerError;
+
+/// How often, and how long apart, a held lock is tried.
+const TRIES: (u32, Duration) = (20, Duration::from_millis(50));
 
 /// Held for as long as it lives.
 #[derive(Debug)]
@@ -25,6 +32,7 @@ fn give_to_owner_of(ledger: &Path, file: &File) {
 }
 
 impl Lock {
+    /// Waits a little for one that is held: a command that reads a page without a daemon lets go of it at once.
     pub(super) fn take(ledger: &Path) -> Result<Self, LedgerError> {
         let mut path = ledger.as_os_str().to_owned();
         path.push(".lock");
@@ -37,13 +45,17 @@ impl Lock {
         if is_new {
             give_to_owner_of(ledger, &file);
         }
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Held { path: ledger.to_owned() }),
-            Err(error) => {
-                let path = path.display();
-                Err(LedgerError::unavailable(format!("{path} cannot be locked: {error}; put the ledger on a local file system")))
+        for _ in 0..TRIES.0 {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(TRIES.1),
+                Err(error) => {
+                    let path = path.display();
+                    let reason = format!("{path} cannot be locked: {error}; put the ledger on a local file system");
+                    return Err(LedgerError::unavailable(reason));
+                }
             }
         }
+        Err(LedgerError::Held { path: ledger.to_owned() })
     }
 }

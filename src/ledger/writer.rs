@@ -160,8 +160,8 @@ pub(super) struct Writer {
     min_free_bytes: u64,
     context: Context,
     file: File,
-    /// Why the file was closed.
-    fault: Arc<str>,
+    /// Why the file is closed, or was the last time.
+    fault: LedgerError,
     /// Whether the openings of the last run have been settled.
     is_recovered: bool,
     gate: mpsc::Receiver<GateOp>,
@@ -191,8 +191,8 @@ impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let checkpointer = Checkpointer::new(&setup.path);
         let (file, fault) = match setup.store {
-            Ok(store) => (File::Open(store), Arc::from("")),
-            Err(error) => (File::Closed { retry_at: Instant::now() + REOPEN_PAUSE.0, pause: REOPEN_PAUSE.0 }, error.reason()),
+            Ok(store) => (File::Open(store), LedgerError::unavailable("it was never closed")),
+            Err(error) => (File::Closed { retry_at: Instant::now() + REOPEN_PAUSE.0, pause: REOPEN_PAUSE.0 }, error),
         };
         let mut writer = Self {
             path: setup.path,
@@ -221,7 +221,7 @@ impl Writer {
             checkpointer,
         };
         if matches!(writer.file, File::Closed { .. }) {
-            writer.set_health(Health::Down { reason: fault });
+            writer.set_health(Health::Down { reason: fault.reason() });
         }
         writer.recover();
         writer.look_at_disk();
@@ -391,7 +391,7 @@ impl Writer {
                 self.fail(&error);
                 error
             }
-            ReadError::Closed(error) => error,
+            ReadError::Closed => self.fault.clone(),
             ReadError::Row(error) => LedgerError::unavailable(format!("a row cannot be read: {error}")),
         });
         // Whoever asked may have gone: then nobody wants to know.
@@ -444,7 +444,7 @@ impl Writer {
             waited = others;
         }
         self.correct();
-        let File::Open(store) = &mut self.file else { return self.refuse_or_correct(waited, &self.fault_error()) };
+        let File::Open(store) = &mut self.file else { return self.refuse_or_correct(waited, &self.fault.clone()) };
         let joining = self.deferred.len().min(DEFERRED_PER_COMMIT_MAX);
         if waited.is_empty() && joining == 0 {
             return;
@@ -481,10 +481,6 @@ impl Writer {
                 self.refuse_or_correct(waited, &explained);
             }
         }
-    }
-
-    fn fault_error(&self) -> LedgerError {
-        LedgerError::Unavailable { reason: self.fault.clone() }
     }
 
     fn refuse_or_correct(&mut self, waited: Vec<Waited>, error: &LedgerError) {
@@ -573,8 +569,8 @@ impl Writer {
 
     fn close(&mut self, error: &LedgerError, pause: Duration) {
         self.file = File::Closed { retry_at: Instant::now() + pause, pause };
-        self.fault = error.reason();
-        self.set_health(Health::Down { reason: self.fault.clone() });
+        self.fault = error.clone();
+        self.set_health(Health::Down { reason: error.reason() });
     }
 
     fn reopen(&mut self, pause: Duration) {
@@ -598,7 +594,7 @@ impl Writer {
         let mut store = Store::open(&self.path, &self.boot, if_missing)?;
         let (corrections, fault) = (&self.corrections, &self.fault);
         let proved = store
-            .prove(fault, Stamp::now().utc_ms)
+            .prove(&fault.to_string(), Stamp::now().utc_ms)
             .and_then(|()| store.transact(|store| corrections.iter().try_for_each(|correction| correction.apply(store))));
         proved.map_err(|error| store.explain(&error))?;
         self.deferred.retain(|op| !op.is_in(&store));
@@ -702,7 +698,7 @@ impl Writer {
 /// Why a reading failed.
 enum ReadError {
     /// The file is closed.
-    Closed(LedgerError),
+    Closed,
     /// The file must be closed.
     File(LedgerError),
     /// Only what was read.
@@ -715,7 +711,7 @@ fn read<T>(file: &File, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Res
             let is_files = concerns_file(&error) && !is_busy(&error);
             if is_files { ReadError::File(store.explain(&error)) } else { ReadError::Row(error) }
         }),
-        File::Closed { .. } => Err(ReadError::Closed(LedgerError::unavailable("it is being opened again after an error"))),
+        File::Closed { .. } => Err(ReadError::Closed),
     }
 }
 

@@ -136,6 +136,17 @@ fn status_without_a_daemon_ends_with_69() {
 }
 
 #[test]
+fn an_order_number_that_is_none_ends_with_66_and_does_nothing_to_the_terminal() {
+    let wechat = WeChat::start();
+    let gate = Gate::beside(&wechat).prepare();
+    for nonsense in ["", "12", "\u{1b}[2J\u{1b}[2J\u{1b}[2J\u{1b}[2J\u{1b}[2J", "订单"] {
+        let said = gate.cli(&["queue", "show", nonsense]);
+        assert_eq!((said.code, said.stdout.as_str()), (Some(66), ""), "{said:?}");
+        assert!(said.stderr.lines().count() == 1 && !said.stderr.contains('\u{1b}'), "{said:?}");
+    }
+}
+
+#[test]
 fn an_unknown_order_ends_with_66_with_a_daemon_and_without() {
     let wechat = WeChat::start();
     let mut gate = Gate::beside(&wechat).start();
@@ -176,6 +187,8 @@ fn the_queue_reads_the_same_through_the_daemon_and_without_it() {
     assert_eq!(gate.ask(&["queue", "list", "--limit", "2"]).as_array().unwrap()[..], through[..2]);
     assert_eq!(gate.ask(&["queue", "list", "--state", "accepted"]).as_array().unwrap().len(), 5);
     assert_eq!(gate.ask(&["queue", "list", "--state", "parked"]), Value::Array(Vec::new()));
+    let is_cut = |limit| gate.cli(&["queue", "list", "--limit", limit]).stdout.contains("--limit 0");
+    assert_eq!(["4", "5", "6", "0"].map(is_cut), [true, false, false, false], "whether there are more");
     let table = gate.cli(&["queue", "list"]);
     assert!(table.code == Some(0) && orders.iter().all(|order| table.stdout.contains(order)), "{table:?}");
 }

@@ -11,6 +11,7 @@ mod support;
 
 mod admission;
 mod cli;
+mod control;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod framings;

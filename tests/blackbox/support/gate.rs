@@ -412,7 +412,7 @@ impl Gate {
 
     /// The program with this gate's settings, in a time zone that is neither UTC nor Beijing, without a proxy before 127.0.0.1, and
     /// not in the folder of the settings.
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         for (name, _) in env::vars_os().filter(|(name, _)| is_unwanted(&name.to_string_lossy())) {
             command.env_remove(name);
