@@ -48,6 +48,9 @@ pub(super) enum Input {
     Stop,
 }
 
+/// A pulse that runs at a stop goes on for its passenger, but no longer than this.
+pub(super) const LAST_PULSE_MAX: Duration = Duration::from_secs(2);
+
 /// What to do about it, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
@@ -211,9 +214,14 @@ impl Machine {
         self.dismiss_waiting(actions);
         self.signals.stop(&mut actions.sets);
         if let Relay::Active { held_until } = &mut self.relay {
-            *held_until = now;
+            *held_until = (*held_until).min(now + LAST_PULSE_MAX);
         }
         self.retry_now(now);
+    }
+
+    /// Whether `open` is not active, as far as is known: a stop can be completed.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !matches!(self.relay, Relay::Active { .. })
     }
 
     fn retry_now(&mut self, now: Instant) {
@@ -681,7 +689,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_ends_the_pulse_and_opens_for_nobody_any_more() {
+    fn stopping_lets_the_running_pulse_end_and_opens_for_nobody_any_more() {
         let mut bench = Bench::new();
         bench.ticket(1, 0);
         bench.ticket(2, 3000);
@@ -692,8 +700,27 @@ mod tests {
         bench.press();
         bench.alarm(true);
         assert_eq!(bench.events(), [bench.opened(1, 100), not_opened(2), not_opened(3)]);
-        assert_eq!(bench.edges, [(100, true), (100, false)]);
+        assert_eq!(bench.edges, [(100, true)]);
+        bench.wait(PULSE_MS);
+        assert_eq!(bench.edges, [(100, true), (100 + PULSE_MS, false)]);
         assert_eq!(bench.lit, [false; 4]);
+    }
+
+    #[test]
+    fn stopping_waits_for_a_long_pulse_only_so_long() {
+        let start = Instant::now();
+        let mut machine = Machine::new(Duration::from_secs(60), Duration::ZERO, start);
+        for input in
+            [Input::Time, Input::OpenSet(Ok(())), Input::Open { ticket: Ticket(1), deadline: start }, Input::OpenSet(Ok(()))]
+        {
+            machine.handle(start, input);
+        }
+        assert!(!machine.is_at_rest());
+        machine.handle(start, Input::Stop);
+        assert_eq!(machine.next_wakeup(), Some(start + LAST_PULSE_MAX));
+        machine.handle(start + LAST_PULSE_MAX, Input::Time);
+        machine.handle(start + LAST_PULSE_MAX, Input::OpenSet(Ok(())));
+        assert!(machine.is_at_rest());
     }
 
     #[test]

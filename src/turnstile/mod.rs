@@ -223,7 +223,8 @@ pub struct Turnstiles {
 }
 
 impl Turnstiles {
-    /// Stops: waiting openings are [`Event::NotOpened`], a running pulse ends, every output is inactive, the thread has ended.
+    /// Stops: waiting openings are [`Event::NotOpened`], a running pulse comes to its end, or is ended after 2 s, every output is
+    /// inactive, the thread has ended.
     pub fn stop(self) {
         drop(self);
     }

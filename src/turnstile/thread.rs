@@ -226,14 +226,32 @@ impl Room {
             let message = self.receive(messages);
             if stopping.load(Ordering::Acquire) || matches!(message, Some(Message::Stop)) {
                 self.workers.iter_mut().for_each(|worker| worker.step(Input::Stop));
-                message.into_iter().chain(messages.try_iter()).for_each(|message| self.deliver(message));
-                return;
+                if let Some(message) = message {
+                    self.deliver(message);
+                }
+                return self.come_to_rest(messages);
             }
             if let Some(message) = message {
                 self.deliver(message);
             }
             self.tick();
         }
+    }
+
+    /// Lets running pulses end, each within [`LAST_PULSE_MAX`](super::machine::LAST_PULSE_MAX); whatever is still asked for is not
+    /// opened.
+    fn come_to_rest(mut self, messages: &Receiver<Message>) {
+        while let Some(wakeup) = self.pulsing().filter_map(|worker| worker.machine.next_wakeup()).min() {
+            std::thread::sleep(wakeup.saturating_duration_since(Instant::now()));
+            self.tick();
+        }
+        for message in messages.try_iter() {
+            self.deliver(message);
+        }
+    }
+
+    fn pulsing(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().filter(|worker| !worker.machine.is_at_rest())
     }
 
     /// The next message, or nothing when a lane is due before one comes. Nobody left to send one is a reason to stop.

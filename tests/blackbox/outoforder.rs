@@ -73,3 +73,54 @@ fn a_ledger_newer_than_the_program_is_refused_with_a_sentence_and_left_as_it_is(
         ledger.pragma_update(None, "user_version", 999_000).unwrap();
     });
 }
+
+/// Every write beyond this fails: the ledger's log is longer, the trace and the program's log are shorter.
+const FAILING_BEYOND_BYTES: u64 = 64 << 10;
+
+/// A gate whose ledger is long enough to fail, with one trip in it.
+fn gate_that_can_fail(wechat: &WeChat) -> Gate {
+    let mut gate = Gate::beside(wechat).start();
+    gate.scan("in", &code("BEFORE", 1));
+    gate.wait_opens(1);
+    let log_bytes = || fs::metadata(gate.path("ledger.db-wal")).map_or(0, |log| log.len());
+    gate.wait("the ledger's log has its length", || log_bytes() > 4 << 20);
+    gate
+}
+
+#[test]
+fn a_disk_that_fails_opens_nothing_charges_nobody_and_heals_by_itself() {
+    let wechat = WeChat::start();
+    let mut gate = gate_that_can_fail(&wechat);
+    gate.fail_writes_beyond(Some(FAILING_BEYOND_BYTES));
+    gate.scan("in", &code("FAILED", 1));
+    gate.wait("the passenger is refused", || gate.denials().contains(&"out-of-order".to_owned()));
+    gate.wait("the lane cannot open", || gate.health() == Some(503));
+    gate.scan("in", &code("FAILED", 2));
+    gate.wait_denials(2);
+    assert_eq!(gate.opens().len(), 1);
+    gate.fail_writes_beyond(None);
+    gate.wait("it has healed", || gate.health() == Some(200));
+    gate.scan("in", &code("FAILED", 1));
+    gate.wait_opens(2);
+    gate.wait("both trips are charged", || wechat.charged().len() == 2);
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&[code("BEFORE", 1), code("FAILED", 1)]);
+    gate.stop_cleanly();
+}
+
+#[test]
+fn a_passenger_refused_by_a_failing_disk_is_not_charged_although_the_program_is_stopped() {
+    let wechat = WeChat::start();
+    let mut gate = gate_that_can_fail(&wechat);
+    gate.fail_writes_beyond(Some(FAILING_BEYOND_BYTES));
+    gate.scan("in", &code("FAILED", 1));
+    gate.wait("the passenger is refused", || gate.denials().contains(&"out-of-order".to_owned()));
+    gate.fail_writes_beyond(None);
+    gate.stop_cleanly();
+    gate.start();
+    gate.scan("in", &code("AFTER", 1));
+    gate.wait_opens(2);
+    gate.wait("the others are charged", || wechat.charged().len() == 2);
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&[code("BEFORE", 1), code("AFTER", 1)]);
+}

@@ -180,6 +180,20 @@ fn sigterm_during_a_pulse_ends_the_program_with_0_and_leaves_the_open_line_inact
 }
 
 #[test]
+fn a_passenger_before_whom_the_gate_has_just_opened_gets_the_whole_pulse_although_the_program_stops() {
+    let wechat = WeChat::start();
+    let mut gate = Gate::beside(&wechat).set("turnstile", "pulse", "700ms").start();
+    gate.scan("in", &code("STOP", 1));
+    gate.wait_opens(1);
+    gate.stop_cleanly();
+    let edges: Vec<_> = gate.trace().into_iter().filter(|edge| edge.line == "open").collect();
+    let [.., opened, closed] = edges.as_slice() else { panic!("{edges:?}") };
+    assert_eq!((opened.level, closed.level), (1, 0));
+    let pulse_ms = closed.at.duration_since(opened.at).as_millis();
+    assert!(pulse_ms >= 690, "{pulse_ms} ms");
+}
+
+#[test]
 fn a_clean_stop_takes_back_what_still_waits_for_its_pulse() {
     let wechat = WeChat::start();
     let mut gate = Gate::beside(&wechat).set("turnstile", "pulse", "4s").set("gate", "open_within", "20s").start();

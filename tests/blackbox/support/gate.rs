@@ -17,7 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -225,7 +225,10 @@ impl Gate {
         assert!(self.daemon.is_none(), "the daemon runs already");
         self.readers.values().for_each(Reader::closed_by_its_program);
         let log = OpenOptions::new().create(true).append(true).open(self.path("log.txt")).unwrap();
-        let command = &mut self.command(&["run"]);
+        // Started by a shell that ignores the signal: a write beyond the file size limit is then an error like that of a failing disk.
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program());
+        let command = &mut self.dressed(command, &["run"]);
         self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
@@ -247,6 +250,12 @@ impl Gate {
         });
         assert!(ended.is_none(), "the daemon ended with {ended:?}\n{}", self.log_tail());
         assert!(holds, "not within {DEADLINE:?}: {what}; it says {:?}\n{}", self.get("/health"), self.log_tail());
+    }
+
+    /// From now on every write of the daemon beyond so many bytes of a file fails; `None`: none does.
+    pub(crate) fn fail_writes_beyond(&self, bytes: Option<u64>) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
     }
 
     /// Until the daemon ends by itself; its exit code.
@@ -413,7 +422,10 @@ impl Gate {
     /// The program with this gate's settings, in a time zone that is neither UTC nor Beijing, without a proxy before 127.0.0.1, and
     /// not in the folder of the settings.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        self.dressed(Command::new(program()), args)
+    }
+
+    fn dressed(&self, mut command: Command, args: &[&str]) -> Command {
         for (name, _) in env::vars_os().filter(|(name, _)| is_unwanted(&name.to_string_lossy())) {
             command.env_remove(name);
         }
