@@ -90,6 +90,10 @@ impl Checkpointer {
             return false;
         }
         self.is_log_short = log_bytes() < LOG_BYTES_MIN;
+        if !self.is_log_short {
+            // Only a log that has been moved back as a whole is begun anew, within the length that it has now.
+            self.operations = self.operations.max(OPERATIONS_MIN);
+        }
         self.is_log_short
     }
 

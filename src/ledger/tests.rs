@@ -548,6 +548,29 @@ fn a_scan_whose_commit_was_in_doubt_is_taken_back() {
 }
 
 #[test]
+fn the_log_gets_its_length_when_nobody_comes_and_is_then_used_from_its_beginning() {
+    let bench = Bench::new();
+    let log = bench.folder.path().join("ledger.db-wal");
+    let length = || fs::metadata(&log).map_or(0, |log| log.len());
+    let salt = || fs::read(&log).map_or(Vec::new(), |bytes| bytes.get(16..24).map_or(Vec::new(), <[u8]>::to_vec));
+    let first_salt = {
+        bench.admitted("a");
+        salt()
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let mut number = 0;
+    while length() < 4 << 20 || salt() == first_salt {
+        assert!(std::time::Instant::now() < deadline, "the log has {} bytes", length());
+        std::thread::sleep(Duration::from_millis(700));
+        number += 1;
+        bench.admitted(&number.to_string());
+    }
+    let grown = length();
+    bench.admitted("b");
+    assert_eq!(length(), grown);
+}
+
+#[test]
 fn the_log_is_moved_back_in_a_quiet_moment() {
     let mut bench = Bench::new();
     (0..80).for_each(|number| bench.opened(bench.admitted(&number.to_string()).id));
