@@ -66,6 +66,7 @@ fn measure(scene: &Scene, scans: usize) {
     let began = Instant::now();
     gate.start();
     let start_ms = began.elapsed().as_millis();
+    wait_until_at_work(&gate);
     let raw = RawDisk::new(&gate.path("raw"));
     let mut random = Random::new(1);
     let mut raw_ms: Vec<f64> = Vec::new();
@@ -93,6 +94,13 @@ fn measure(scene: &Scene, scans: usize) {
     let last = gate.queue().pop().unwrap();
     let story = gate.ask(&["queue", "show", last["order"].as_str().unwrap()]);
     println!("    the last scan: {}", story["events"][1]["detail"].as_str().unwrap_or("not yet told"));
+}
+
+/// After a start the ledger's log is given its length as soon as nobody comes for half a second: a gate at work is past that.
+fn wait_until_at_work(gate: &Gate) {
+    let log_bytes = || std::fs::metadata(gate.path("ledger.db-wal")).map_or(0, |log| log.len());
+    gate.wait("the ledger's log has its length", || log_bytes() >= 4 << 20);
+    std::thread::sleep(Duration::from_secs(1));
 }
 
 /// Rows as the daemon would have left them after a long outage.
