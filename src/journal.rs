@@ -38,6 +38,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const LEVEL_VARIABLE: &str = "FAREGATE_LOG";
 
 const LEVEL_DEFAULT: LevelFilter = LevelFilter::Info;
+/// These report every single failure, which the room that uses them tells once per episode.
+const TOLD_ELSEWHERE: [&str; 1] = ["rustls_platform_verifier"];
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 const IDENTIFIER: &str = "faregate";
@@ -150,7 +152,11 @@ struct Journal {
 
 impl Log for Journal {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let level = if is_ours(metadata.target()) { self.level } else { self.level.min(LevelFilter::Warn) };
+        let level = match metadata.target() {
+            target if is_ours(target) => self.level,
+            target if TOLD_ELSEWHERE.iter().any(|crate_name| target.starts_with(crate_name)) => LevelFilter::Off,
+            _ => self.level.min(LevelFilter::Warn),
+        };
         metadata.level() <= level
     }
 
@@ -529,6 +535,7 @@ mod tests {
             assert!(passes(&trace, target, Level::Warn), "{target}");
         }
         assert!(passes(&trace, "faregate::lane", Level::Trace) && passes(&trace, "faregate", Level::Trace));
+        assert!(!passes(&trace, "rustls_platform_verifier::verification::others", Level::Error));
         let error = journal(LevelFilter::Error);
         assert!(!passes(&error, "hyper", Level::Warn) && !passes(&error, "faregate", Level::Warn));
     }

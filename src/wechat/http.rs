@@ -262,7 +262,20 @@ fn innermost(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    for_people(&cause.to_string(), None)
+    match distrust(cause) {
+        Some(why) => {
+            format!("the server's certificate is not trusted ({why:?}); check wechat.ca_file, the network and this machine's clock")
+        }
+        None => for_people(&cause.to_string(), None),
+    }
+}
+
+/// Why the server's certificate was not accepted, if that is the cause.
+fn distrust<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+        return Some(why);
+    }
+    distrust(cause.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 fn is_tls(settings: &config::WeChat) -> bool {

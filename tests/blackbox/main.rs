@@ -10,6 +10,7 @@
 mod support;
 
 mod admission;
+mod answers;
 mod cli;
 mod control;
 #[cfg(feature = "sandbox")]
@@ -18,6 +19,7 @@ mod framings;
 mod isolation;
 mod outoforder;
 mod retry;
+mod stopping;
 mod storm;
 mod unplug;
 mod way;

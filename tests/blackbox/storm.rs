@@ -30,18 +30,34 @@ enum Weather {
     Down,
 }
 
-const WEATHERS: [Weather; 8] = [
+const WEATHERS: [Weather; 9] = [
     Weather::Always(Answer::Ok),
     Weather::Always(Answer::Drop),
     Weather::Always(Answer::Refuse),
     Weather::Always(Answer::Hang),
     Weather::Always(Answer::Http500),
     Weather::Always(Answer::Html),
+    Weather::Always(Answer::TooMany { retry_after_s: 0 }),
     Weather::Mixed,
     Weather::Down,
 ];
 
-const MIXED: [Answer; 6] = [Answer::Ok, Answer::Drop, Answer::Refuse, Answer::Http500, Answer::Html, Answer::ErrCode(-1)];
+const MIXED: [Answer; 10] = [
+    Answer::Ok,
+    Answer::Drop,
+    Answer::Refuse,
+    Answer::Http500,
+    Answer::Html,
+    Answer::ErrCode(-1),
+    Answer::ErrCode(40001),
+    Answer::ErrCode(48001),
+    Answer::TooMany { retry_after_s: 0 },
+    Answer::Says("{}"),
+];
+/// Answers take up to so long.
+const LATENCY_MS_MAX: usize = 20;
+/// Tokens are good for fewer deductions than this.
+const TOKEN_USES_MAX: usize = 8;
 
 struct Storm {
     random: Random,
@@ -94,6 +110,9 @@ impl Storm {
             return self.wechat.down();
         }
         self.wechat.up();
+        let latency_ms = self.random.below(LATENCY_MS_MAX);
+        self.wechat.answer_after(Duration::from_millis(u64::try_from(latency_ms).unwrap()));
+        self.wechat.wear_out_tokens_after(1 + self.random.below(TOKEN_USES_MAX));
         match weather {
             Weather::Always(answer) => self.wechat.answer(answer),
             Weather::Mixed | Weather::Down => {
@@ -157,6 +176,7 @@ impl Storm {
     /// Calm again: everything is sent.
     fn settle(&mut self) {
         self.wechat.up();
+        self.wechat.keep_tokens();
         self.wechat.answer(Answer::Ok);
         self.gate.start();
         self.gate.wait_drained();

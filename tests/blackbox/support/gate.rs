@@ -86,7 +86,7 @@ impl Builder {
         let listen = self.sections["monitor"]["listen"].as_str().unwrap();
         let monitor_port = listen.rsplit(':').next().unwrap().parse().unwrap();
         let readers = self.lanes.iter().map(|lane| (lane.clone(), Reader::new(folder.path().join(format!("scanner-{lane}")))));
-        let gate = Gate { monitor_port, readers: readers.collect(), daemon: None, folder };
+        let gate = Gate { monitor_port, readers: readers.collect(), daemon: None, environment: Vec::new(), folder };
         let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(gate.path("secret")).unwrap();
         writeln!(secret, "{SECRET}").unwrap();
         gate.write_settings(&self.toml(&gate));
@@ -185,6 +185,8 @@ pub(crate) struct Gate {
     monitor_port: u16,
     readers: BTreeMap<String, Reader>,
     daemon: Option<Child>,
+    /// What the daemon finds in its environment beside the usual.
+    environment: Vec<(&'static str, OsString)>,
     folder: TempDir,
 }
 
@@ -214,6 +216,11 @@ impl Gate {
         fs::write(self.settings_file(), text).unwrap();
     }
 
+    /// A variable of the environment, for the daemon's next start.
+    pub(crate) fn set_env(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.push((name, value.into()));
+    }
+
     /// Starts the daemon, or starts it again, and waits until every lane can open.
     pub(crate) fn start(&mut self) {
         self.spawn();
@@ -229,6 +236,7 @@ impl Gate {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program());
         let command = &mut self.dressed(command, &["run"]);
+        command.envs(self.environment.iter().cloned());
         self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
@@ -392,6 +400,11 @@ impl Gate {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
+    }
+
+    /// SIGHUP: what can change is read again.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(self.daemon.as_ref().expect("the daemon runs")), Signal::HUP).unwrap();
     }
 
     /// SIGTERM; the exit code, `None` when it does not end in time or a signal ends it.

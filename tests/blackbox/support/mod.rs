@@ -5,6 +5,7 @@ mod http;
 mod ports;
 mod pty;
 pub(crate) mod random;
+pub(crate) mod tls;
 pub(crate) mod wechat;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 pub(crate) use gate::{Cli, Gate};
 pub(crate) use random::Random;
-pub(crate) use wechat::{Answer, WeChat};
+pub(crate) use wechat::{Answer, Demand, WeChat};
 
 /// How long anything may take before a test gives up: far more than it takes on a busy machine with two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

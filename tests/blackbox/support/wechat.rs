@@ -49,12 +49,31 @@ pub(crate) enum Answer {
     Redirect,
     /// Not taken: this `errcode`.
     ErrCode(i64),
+    /// Not taken: 429 with this `Retry-After`.
+    TooMany { retry_after_s: u64 },
+    /// Not taken: refused with this HTTP status.
+    Status(u16),
+    /// Taken, and answered with 200 and this text.
+    Says(&'static str),
+    /// Taken, but the answer's `errcode` 0 is followed by a megabyte.
+    Megabyte,
 }
 
 impl Answer {
     fn takes(self) -> bool {
-        matches!(self, Self::Ok | Self::Drop | Self::Http500 | Self::Hang)
+        matches!(self, Self::Ok | Self::Drop | Self::Http500 | Self::Hang | Self::Says(_) | Self::Megabyte)
     }
+}
+
+/// What the query string of a deduction must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// The token handed out last.
+    LatestToken,
+    /// This token, from wherever the gate has it.
+    Token(&'static str),
+    /// Nothing at all.
+    NoQuery,
 }
 
 /// One deduction request as it came.
@@ -90,6 +109,10 @@ struct Book {
     answers: usize,
     tokens: Vec<Value>,
     token_number: u32,
+    /// Deductions for which a token is good, and those left for the latest.
+    token_uses: Option<(usize, usize)>,
+    demand: Demand,
+    latency: Duration,
     strays: Vec<String>,
     lines: HashMap<usize, TcpStream>,
     lines_seen: usize,
@@ -97,6 +120,25 @@ struct Book {
 }
 
 type Shared = Arc<Mutex<Book>>;
+
+impl Book {
+    fn takes_token(&mut self, query: &str) -> bool {
+        match self.demand {
+            Demand::NoQuery => query.is_empty(),
+            Demand::Token(token) => query == format!("access_token={token}"),
+            Demand::LatestToken => query == format!("access_token={}", token_text(self.token_number)) && self.use_token(),
+        }
+    }
+
+    /// Whether the latest token is good for one more deduction; if not, the next one will be another.
+    fn use_token(&mut self) -> bool {
+        let Some((each, left)) = self.token_uses else { return true };
+        let is_good = left > 0;
+        self.token_number += u32::from(!is_good);
+        self.token_uses = Some((each, if is_good { left - 1 } else { each }));
+        is_good
+    }
+}
 
 /// The server. It ends with its value.
 pub(crate) struct WeChat {
@@ -114,6 +156,9 @@ impl WeChat {
             answers: 0,
             tokens: Vec::new(),
             token_number: 1,
+            token_uses: None,
+            demand: Demand::LatestToken,
+            latency: Duration::ZERO,
             strays: Vec::new(),
             lines: HashMap::new(),
             lines_seen: 0,
@@ -142,6 +187,26 @@ impl WeChat {
     /// The token handed out last is no longer good.
     pub(crate) fn invalidate_token(&self) {
         locked(&self.book).token_number += 1;
+    }
+
+    /// From now on each token is good for so many deductions.
+    pub(crate) fn wear_out_tokens_after(&self, deductions: usize) {
+        locked(&self.book).token_uses = Some((deductions, deductions));
+    }
+
+    /// From now on a token lasts as long as it is not invalidated.
+    pub(crate) fn keep_tokens(&self) {
+        locked(&self.book).token_uses = None;
+    }
+
+    /// From now on deductions must carry this.
+    pub(crate) fn demand(&self, demand: Demand) {
+        locked(&self.book).demand = demand;
+    }
+
+    /// From now on every answer takes so long.
+    pub(crate) fn answer_after(&self, latency: Duration) {
+        locked(&self.book).latency = latency;
     }
 
     /// Nobody listens any more, and the lines that were open are cut.
@@ -388,10 +453,11 @@ fn token_text(number: u32) -> String {
 fn deduct(query: &str, body: &[u8], book: &Shared) -> Reply {
     let json = serde_json::from_slice(body).unwrap_or_default();
     let mut deduction = Deduction { body: body.to_vec(), json, at: Timestamp::now(), taken: false };
-    let (policy, token_is_good) = {
-        let book = locked(book);
-        (Arc::clone(&book.policy), query == format!("access_token={}", token_text(book.token_number)))
+    let (policy, token_is_good, latency) = {
+        let mut book = locked(book);
+        (Arc::clone(&book.policy), book.takes_token(query), book.latency)
     };
+    thread::sleep(latency);
     let answer = if token_is_good { policy(&deduction) } else { Answer::ErrCode(42001) };
     deduction.taken = answer.takes();
     let reply = reply_with(answer);
@@ -411,6 +477,13 @@ fn reply_with(answer: Answer) -> Reply {
         Answer::Http500 => say(500, "text/plain", "", "oops"),
         Answer::Html => say(200, "text/html", "", "<html>Welcome to the station's network</html>"),
         Answer::Redirect => say(302, "text/html", "Location: /login\r\n", ""),
+        Answer::TooMany { retry_after_s } => say(429, "text/plain", &format!("Retry-After: {retry_after_s}\r\n"), ""),
+        Answer::Status(status) => say(status, "text/html", "", "<html>no</html>"),
+        Answer::Says(text) => say(200, "application/json", "", text),
+        Answer::Megabyte => {
+            let errmsg = "x".repeat(1024 * 1024);
+            say(200, "application/json", "", &json!({"errcode": 0, "errmsg": errmsg}).to_string())
+        }
     }
 }
 
