@@ -8,6 +8,7 @@
 //! lanes record that and end, then the network, and the ledger last, when it has written everything.
 
 mod delivery;
+mod notify;
 mod overview;
 
 use std::{
@@ -44,10 +45,14 @@ use crate::{
     wechat::{BodyTemplate, ClientError, WeChatClient},
 };
 use delivery::body_maker;
+use notify::{GateLife, Manager, Ping, answer_pings};
 use overview::{LaneView, Overview};
 
 /// Readings of one scanner that wait for their lane; when it is full the scanner reads on slower.
 const READINGS_QUEUE: usize = 16;
+
+/// Questions whether the gate's runtime lives; there is one at a time.
+const PINGS_QUEUE: usize = 1;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +100,8 @@ pub fn run(settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError>
     for finding in findings {
         log::warn!("{finding}");
     }
-    run_within(settings, Surroundings { control_socket: control::socket_path(), log: log.dropped_records(), stop: Stop::Signals })
+    let surroundings = Surroundings { control_socket: control::socket_path(), log: log.dropped_records(), stop: Stop::Signals };
+    run_under(&Manager::from_env(), settings, surroundings)
 }
 
 /// What the daemon finds where it runs, as far as settings do not say it.
@@ -116,11 +122,15 @@ pub enum Stop {
     Told(watch::Receiver<bool>),
 }
 
-/// As [`run`], inside a program that has a log and signals of its own.
+/// As [`run`], inside a program that has a log and signals of its own, and that no service manager started for this.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_within(settings: &Settings, surroundings: Surroundings) -> Result<(), DaemonError> {
+    run_under(&Manager::default(), settings, surroundings)
+}
+
+fn run_under(manager: &Manager, settings: &Settings, surroundings: Surroundings) -> Result<(), DaemonError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let metrics = Metrics::new();
     let observer = metrics.clone();
@@ -135,7 +145,7 @@ pub fn run_within(settings: &Settings, surroundings: Surroundings) -> Result<(),
     let (gate, views) = start_gate(settings, &checker, &gate_ledger, &metrics)?;
     drop(gate_ledger);
     let network = Network { settings, checker, ledger: network_ledger, metrics, lanes: views, log: surroundings.log };
-    let served = network.serve(&runtime, &surroundings.control_socket, stopping, gate);
+    let served = network.serve(&runtime, &surroundings.control_socket, stopping, gate, manager);
     // A name server that does not answer must not hold up the stop. The network's tasks, which held the ledger, have ended.
     runtime.shutdown_background();
     let written = ledger.join();
@@ -166,6 +176,7 @@ pub fn ledger_options(settings: &Settings, observer: Observer) -> Options {
 struct Gate {
     turnstiles: Turnstiles,
     thread: thread::JoinHandle<()>,
+    pings: mpsc::Sender<Ping>,
 }
 
 impl Gate {
@@ -217,18 +228,20 @@ fn start_gate(
         });
     }
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (pings, pinged) = mpsc::channel(PINGS_QUEUE);
     let thread = thread::Builder::new().name("gate".to_owned()).spawn(move || {
-        run_gate(&runtime, lanes, readers);
+        run_gate(&runtime, lanes, readers, pinged);
         // A device that is just being opened may take its time.
         runtime.shutdown_background();
     })?;
-    Ok((Gate { turnstiles, thread }, views))
+    Ok((Gate { turnstiles, thread, pings }, views))
 }
 
 /// Serves until every lane has ended, which they do when the turnstiles have.
-fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>) {
+fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>, pinged: mpsc::Receiver<Ping>) {
     let local = LocalSet::new();
     local.block_on(runtime, async {
+        spawn_local(answer_pings(pinged));
         for reader in readers {
             spawn_local(scanner::run(reader.settings, reader.readings, reader.stats));
         }
@@ -272,21 +285,36 @@ struct Network<'a> {
 /// The network's tasks.
 struct Serving {
     stop: watch::Sender<bool>,
+    upload: Arc<UploadMonitor>,
     uploading: JoinHandle<()>,
     monitoring: Option<JoinHandle<()>>,
 }
 
 impl Network<'_> {
     /// Serves until it is told to stop; then the gate stops first, the network after it.
-    fn serve(self, runtime: &Runtime, control_socket: &Path, stopping: Stopping, gate: Gate) -> Result<(), DaemonError> {
+    fn serve(
+        self,
+        runtime: &Runtime,
+        control_socket: &Path,
+        stopping: Stopping,
+        gate: Gate,
+        manager: &Manager,
+    ) -> Result<(), DaemonError> {
         let local = LocalSet::new();
-        let (id, lanes) = (&self.settings.gate.id, self.settings.lanes.len());
+        let (id, lanes) = (self.settings.gate.id.clone(), self.settings.lanes.len());
+        let (ledger, pings) = (self.ledger.clone(), gate.pings.clone());
         let served = local.block_on(runtime, async {
             let client = WeChatClient::new(&self.settings.wechat, self.settings.upload.concurrency)?;
             let reload = Reload { client: client.clone(), checker: self.checker.clone(), format: &self.settings.ride_code.format };
             let serving = self.start(client, control_socket).await?;
             log::info!("ready: gate {id}, {lanes} lanes");
-            stopping.wait(&reload).await;
+            let life = GateLife { gate: id, pings, ledger, upload: serving.upload.clone() };
+            tokio::select! {
+                biased;
+                () = stopping.wait(&reload) => {}
+                () = manager.tell_of(&life) => {}
+            }
+            manager.stopping();
             Ok(serving)
         });
         gate.stop();
@@ -306,13 +334,13 @@ impl Network<'_> {
         };
         let monitor = Monitor::new(settings.gate.id.clone(), self.metrics, overview);
         serve_control(control_socket, &self.ledger, &settings.ledger.path, &monitor)?;
-        let sending = upload::run(self.ledger, client, settings.upload.clone(), upload, stopped.clone());
+        let sending = upload::run(self.ledger, client, settings.upload.clone(), upload.clone(), stopped.clone());
         let uploading = spawn_local(sending);
         let monitoring = match &settings.monitor {
             Some(settings) => Some(listen(settings.listen, &monitor, stopped).await?),
             None => None,
         };
-        Ok(Serving { stop, uploading, monitoring })
+        Ok(Serving { stop, upload, uploading, monitoring })
     }
 }
 

@@ -17,6 +17,7 @@ mod control;
 mod demo;
 mod framings;
 mod isolation;
+mod notify;
 mod outoforder;
 mod retry;
 mod stopping;
