@@ -48,7 +48,10 @@ impl Source for Overview {
         }
         let ledger_up = health == Health::Up;
         let lanes = self.lanes.iter().map(|lane| lane.facts(ledger_up, &mut alarms)).collect();
-        if let (true, Some(reason)) = (upload.alarm, &upload.reason) {
+        if upload.alarm {
+            let failures = upload.failures_in_a_row;
+            let reason =
+                upload.reason.clone().unwrap_or_else(|| format!("{failures} sends in a row have failed; look at the queue"));
             alarms.push(format!("upload: {reason}"));
         }
         Facts {

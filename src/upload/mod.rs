@@ -11,6 +11,7 @@ mod backoff;
 mod deduct;
 mod intake;
 mod line;
+mod parked;
 mod policy;
 mod queue;
 mod status;
@@ -30,6 +31,7 @@ pub use status::{AttemptCounts, UploadMonitor, UploadState, UploadStatus};
 use self::{
     backoff::Backoff,
     line::Notice,
+    parked::ParkedNews,
     policy::{Action, Policy},
 };
 use crate::config;
@@ -50,6 +52,7 @@ pub async fn run<Q: Queue, S: Deduct>(
         backoff: Backoff::new(settings.retry_initial, settings.retry_max),
         policy: Policy::new(&settings),
         tasks: JoinSet::new(),
+        parked: ParkedNews::default(),
         monitor,
     };
     loop {
@@ -82,6 +85,7 @@ struct Uploader<Q, S> {
     backoff: Backoff,
     policy: Policy,
     tasks: JoinSet<Event>,
+    parked: ParkedNews,
     monitor: Arc<UploadMonitor>,
 }
 
@@ -121,7 +125,9 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
         let record = self.policy.sent(row, outcome, now());
         if let Settlement::Parked { reason } = record.settlement {
             let answer = record.answer.as_deref().unwrap_or_default();
-            log::warn!("deduction {} is parked ({}): {answer}", row.order, reason.as_str());
+            if let Some(news) = self.parked.of(&row.order, reason, answer, now()) {
+                log::warn!("{news}");
+            }
         }
         self.tasks.spawn(make_record(self.queue.clone(), record, self.backoff));
     }

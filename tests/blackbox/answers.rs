@@ -291,6 +291,21 @@ fn the_settings_can_put_a_code_into_every_class() {
     gate.wait("it is parked", || gate.rows_in("parked").len() == 1);
 }
 
+#[test]
+fn failed_sends_in_a_row_are_an_alarm_until_one_succeeds() {
+    let wechat = WeChat::start();
+    wechat.answer(Answer::ErrCode(9_999_999));
+    let mut gate = builder(&wechat).set("upload", "unknown_attempts", 3).set("upload", "alarm_after", 3).start();
+    scan(&mut gate, "IN-A-ROW", 1);
+    gate.wait("it is parked", || gate.rows_in("parked").len() == 1);
+    gate.wait("there is an alarm", || gate.status()["alarms"].to_string().contains("3 sends in a row have failed"));
+    assert_eq!(gate.log().matches("in a row have failed").count(), 1, "told once\n{}", gate.log_tail());
+    wechat.answer(Answer::Ok);
+    gate.scan("in", &code("IN-A-ROW", 1));
+    wait_accepted(&gate, 1);
+    gate.wait("the alarm ends", || gate.status()["alarms"] == json!([]));
+}
+
 // ---- repeats of an order that was taken ------------------------------------------------------------------------------------------
 
 /// Takes each order and cuts the line; says `to_repeats` when it comes again.

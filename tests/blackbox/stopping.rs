@@ -76,6 +76,18 @@ fn a_stop_while_a_connection_does_not_come_about_is_quick_and_loses_nothing() {
     stops_in_time(&mut gate);
 }
 
+/// Where the machine's name server does not answer, the look-up is still under way at the stop.
+#[test]
+fn a_stop_while_wechats_name_is_not_found_is_quick_and_loses_nothing() {
+    let wechat = WeChat::start();
+    let front = Front::before(&wechat.base_url());
+    let builder = patient(Gate::beside(&wechat)).set("wechat", "base_url", "https://wechat.invalid");
+    let mut gate = builder.set("wechat", "ca_file", front.ca_file().to_str().unwrap()).start();
+    scan_one(&mut gate);
+    gate.wait("a send is under way or has failed", || gate.status()["upload"]["state"] != "idle");
+    stops_in_time(&mut gate);
+}
+
 fn url(scheme: &str, listener: &TcpListener) -> String {
     format!("{scheme}://{}", listener.local_addr().unwrap())
 }
