@@ -54,7 +54,7 @@ fn assert_empty(folder: &TempDir) {
 #[test]
 fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
     let temporary = folder();
-    let said = output(&["demo", "--trips", "6", "--outage", "1", "--seed", "7"], &temporary);
+    let said = output(&["demo", "--trips", "12", "--outage", "1", "--seed", "7"], &temporary);
     let (out, errors) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
     assert_eq!((said.status.code(), errors.as_str()), (Some(0), ""), "{out}");
     let odd: Vec<_> = out.chars().filter(|character| character.is_control() && *character != '\n').collect();
@@ -65,10 +65,17 @@ fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
         "REFUSED: format",
         "REFUSED: duplicate",
         "REFUSED: too-soon",
+        "REFUSED: expired",
+        "REFUSED: not-yet-valid",
+        "REFUSED: certificate-signature",
+        "REFUSED: issuer-signature",
+        "REFUSED: user-signature",
+        "certificate-signature 1, duplicate 2, expired 1",
+        "every one refused, by the reason that is its own",
         "THE NETWORK GOES AWAY",
         "THE NETWORK IS BACK",
-        "held 0 + pending 0 + accepted 6",
-        "6   12.00 yuan",
+        "held 0 + pending 0 + accepted 12",
+        "12   24.00 yuan",
         "They balance",
     ] {
         assert!(out.contains(part), "no {part:?} in\n{out}");

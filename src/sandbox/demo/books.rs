@@ -49,6 +49,8 @@ pub struct Books {
     pub admitted: u64,
     /// Refusals that the turnstiles showed, by reason.
     pub refused: BTreeMap<String, u64>,
+    /// Codes that had to be refused: forged, out of time, damaged, or shown before.
+    pub bad: u64,
     /// Codes that a reader read twice.
     pub repeats: u64,
     /// Openings in the trace.
@@ -77,6 +79,7 @@ impl Evidence {
             scans: count(self.scans.iter()),
             admitted: count(self.rows.iter()),
             refused: self.refusals(),
+            bad: count(self.scans.iter().filter(|scan| scan.kind.refusal().is_some())),
             repeats: count(self.scans.iter().filter(|scan| scan.is_repeat())),
             opened: count(self.trace.iter().filter(|edge| edge.is_opening())),
             not_opened: count(self.rows.iter().filter(|row| never_opened(row))),
@@ -91,6 +94,7 @@ impl Evidence {
         differences.extend(self.differing_tally(&books));
         differences.extend(self.differing_charges(&orders));
         differences.extend(self.differing_codes());
+        differences.extend(self.differing_refusals(&books));
         books.differences = differences;
         books
     }
@@ -145,9 +149,25 @@ impl Evidence {
             .collect()
     }
 
+    /// Every code that must not open was refused by the reason that is its own, and by no other.
+    fn differing_refusals(&self, books: &Books) -> Vec<String> {
+        let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+        for refusal in self.scans.iter().filter_map(|scan| scan.kind.refusal()) {
+            *expected.entry(refusal.as_str()).or_default() += 1;
+        }
+        // What the history refuses depends on what came before having opened.
+        let is_sure = |reason: &str| books.not_opened == 0 || !["duplicate", "too-soon"].contains(&reason);
+        let refused = |reason: &str| books.refused.get(reason).copied().unwrap_or(0);
+        expected
+            .into_iter()
+            .filter(|(reason, count)| is_sure(reason) && refused(reason) != *count)
+            .map(|(reason, count)| format!("{count} codes had to be refused as {reason}, and {} were", refused(reason)))
+            .collect()
+    }
+
     /// One code, one order; and no code that nobody showed.
     fn differing_codes(&self) -> Vec<String> {
-        let shown: BTreeSet<_> = self.scans.iter().filter_map(|scan| scan.code.as_deref()).collect();
+        let shown: BTreeSet<_> = self.scans.iter().map(|scan| scan.code.as_str()).collect();
         let mut charged: BTreeMap<&str, u64> = BTreeMap::new();
         for charge in &self.charges {
             *charged.entry(&charge.code).or_default() += 1;
@@ -188,6 +208,10 @@ impl Books {
         differences
     }
 
+    fn fate_of_bad(&self) -> &'static str {
+        if self.differences.is_empty() { "every one refused, by the reason that is its own" } else { "see the differences" }
+    }
+
     fn refused_by_reason(&self) -> String {
         self.refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
     }
@@ -202,6 +226,7 @@ impl fmt::Display for Books {
         row(f, "  = admitted", self.admitted, "")?;
         row(f, "  + refused", refused, &self.refused_by_reason())?;
         row(f, "  + read twice by the reader", self.repeats, "")?;
+        row(f, "codes that must not open", self.bad, self.fate_of_bad())?;
         row(f, "admitted", self.admitted, "")?;
         row(f, "  = opened", self.opened, "")?;
         row(f, "  + late or not opened", self.not_opened, "")?;
@@ -259,7 +284,7 @@ mod tests {
     type Spoil<'a> = &'a dyn Fn(&mut Evidence);
 
     fn scan(code: &str, kind: Kind) -> Scan {
-        Scan { lane: "left".to_owned(), kind, code: Some(code.to_owned()) }
+        Scan { lane: "left".to_owned(), kind, code: code.to_owned() }
     }
 
     fn edge(line: &str, reason: Option<&str>) -> Edge {
@@ -333,8 +358,16 @@ mod tests {
         let wrong_amount = |evidence: &mut Evidence| evidence.charges[0].total_fen = 100;
         let not_charged = |evidence: &mut Evidence| evidence.charges.clear();
         let charged_void = |evidence: &mut Evidence| evidence.charges.push(charge("C", "c"));
+        let opened_for_a_forgery = |evidence: &mut Evidence| {
+            evidence.scans.push(scan("f", Kind::Forged));
+            evidence.trace.push(edge("open", None));
+            evidence.rows.push(row("F", "accepted", None));
+            evidence.tally[2] += 1;
+            evidence.charges.push(charge("F", "f"));
+        };
         let wrong_tally = |evidence: &mut Evidence| evidence.tally[2] = 7;
-        let spoils: [(Spoil<'_>, &str); 8] = [
+        let spoils: [(Spoil<'_>, &str); 9] = [
+            (&opened_for_a_forgery, "1 codes had to be refused as certificate-signature, and 0 were"),
             (&lost_row, "order A was charged, and the ledger has no such record"),
             (&double_order, "code a was charged 2 times"),
             (&opening, "lane left opened 3 times, for 2 records"),

@@ -1,55 +1,86 @@
 //! Whose codes the demo's passengers show, and what the gate's settings must say so that it takes them. The only file of the demo
 //! that knows what a code looks like.
 
-use crate::sandbox::random::Random;
+use data_encoding::HEXLOWER;
 
-/// The first so many bytes of a code are the passenger.
-const PASSENGER_BYTES: usize = 16;
+use super::passengers::Kind;
+use crate::{
+    issuer::{self, CodeTerms, Root, Spoil},
+    sandbox::random::Random,
+};
+
+const ROOT_INDEX: u8 = 1;
+const ISSUER_CODE: u32 = 3_664_530;
+/// December 2099, so that the demo never grows too old.
+const CERTIFICATE_EXPIRY: u16 = 1299;
+/// Card accounts begin here.
+const CARDS: u128 = 91_237_654_321_000_000_000;
+/// A bit of the certificate's fixed bytes that no framing looks at.
+const DAMAGED_BIT: usize = 32;
 
 /// Somebody with a phone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Passenger {
-    number: String,
+    phone: issuer::Passenger,
+    tail: u64,
 }
 
 impl Passenger {
     /// For people: the last 4 digits.
     pub(super) fn shown(&self) -> String {
-        format!("passenger ..{}", &self.number[self.number.len().saturating_sub(4)..])
+        format!("passenger ..{:04}", self.tail)
     }
 }
 
-/// Makes codes: a passenger's number, and bytes that are new each time.
-#[derive(Debug)]
+/// Makes genuine codes of JT/T 1179, and those that a gate must refuse.
 pub(super) struct Issuer {
+    issuer: issuer::Issuer,
     passengers: u64,
-    codes: u64,
 }
 
 impl Issuer {
     pub(super) fn new() -> Self {
-        Self { passengers: 0, codes: 0 }
+        Self { issuer: root().certify(1, ISSUER_CODE, CERTIFICATE_EXPIRY), passengers: 0 }
     }
 
-    /// The table `[ride_code]` of a gate that takes these codes.
-    pub(super) fn settings() -> String {
-        format!("format = \"opaque\"\nopaque_passenger = {{ offset = 0, length = {PASSENGER_BYTES} }}\n")
+    /// The table `[ride_code]` of a gate that takes these codes, with [`Self::roots`] in the file of that name.
+    pub(super) fn settings(roots: &str) -> String {
+        format!("format = \"jtt1179\"\nroots = \"{roots}\"\n")
+    }
+
+    /// What a `roots.toml` must hold.
+    pub(super) fn roots() -> String {
+        let key = HEXLOWER.encode(&root().root_key(2099, 12).public_key);
+        format!("[[root]]\nindex = {ROOT_INDEX}\npublic_key = \"{key}\"\nexpires = \"2099-12\"\n")
     }
 
     /// Somebody who has not been there yet.
     pub(super) fn passenger(&mut self, random: &mut Random) -> Passenger {
         self.passengers += 1;
-        Passenger { number: format!("{:08}{:08}", self.passengers % 100_000_000, random.below(100_000_000)) }
+        let tail = random.below(10_000);
+        let card = CARDS + u128::from(self.passengers) * 10_000 + u128::from(tail);
+        Passenger { phone: issuer::Passenger::from_seed(self.passengers, card), tail }
     }
 
-    /// A code that the phone has just made.
-    pub(super) fn code(&mut self, passenger: &Passenger, random: &mut Random) -> Vec<u8> {
-        self.codes += 1;
-        let mut code = passenger.number.clone().into_bytes();
-        code.extend(self.codes.to_be_bytes());
-        for _ in 0..3 {
-            code.extend(random.next().to_be_bytes());
-        }
-        code
+    /// What the passenger's phone shows at `now_s`, epoch seconds; genuine unless `kind` says otherwise.
+    pub(super) fn code(&self, passenger: &Passenger, kind: Kind, now_s: u32) -> Vec<u8> {
+        let terms = CodeTerms::at(now_s);
+        let spoil = match kind {
+            Kind::Fresh | Kind::Repeat | Kind::Screenshot | Kind::Replayed => None,
+            // A phone makes one code a second.
+            Kind::Refreshed => return self.issuer.issue(&passenger.phone, &CodeTerms::at(now_s.saturating_sub(1))),
+            Kind::Smudged => Some(Spoil::BitFlip(DAMAGED_BIT)),
+            Kind::Expired => Some(Spoil::Expired),
+            Kind::Future => Some(Spoil::Future),
+            Kind::Forged => Some(Spoil::WrongRoot),
+            Kind::Tampered => Some(Spoil::TamperedField),
+            Kind::Stolen => Some(Spoil::ForgedUser),
+        };
+        spoil
+            .map_or_else(|| self.issuer.issue(&passenger.phone, &terms), |spoil| self.issuer.spoil(&passenger.phone, &terms, spoil))
     }
+}
+
+fn root() -> Root {
+    Root::from_seed(1, ROOT_INDEX)
 }

@@ -54,8 +54,8 @@ pub struct Scan {
     pub lane: String,
     /// What it was in the story.
     pub kind: Kind,
-    /// Names the code: the first 8 hex digits of its SHA-256. `None` for bytes that are no code.
-    pub code: Option<String>,
+    /// Names the code: the first 8 hex digits of its SHA-256.
+    pub code: String,
 }
 
 impl Scan {

@@ -17,6 +17,7 @@ use super::{
     view::{Charged, Network, Verdict, View},
 };
 use crate::{
+    clock::Stamp,
     ride_code::CodeDigest,
     sandbox::{Fault, Faults, Latency, On, Rule},
 };
@@ -155,7 +156,8 @@ impl Play {
         if self.due.is_empty() && self.plan.trips.is_none_or(|trips| self.trips < trips) {
             self.trips += 1;
             let mut at = Instant::now();
-            for showing in self.crowd.next() {
+            let now_s = u32::try_from(Stamp::now().utc_ms / 1000).unwrap_or_default();
+            for showing in self.crowd.next(now_s) {
                 at += showing.after;
                 self.due.push_back((at, showing));
             }
@@ -174,17 +176,23 @@ impl Play {
             Kind::Repeat => "holds the phone still: the reader reads the code twice",
             Kind::Screenshot => "shows a screenshot of that code here",
             Kind::Refreshed => "refreshes the code and taps again at once",
-            Kind::Smudged => "shows something that is no code",
+            Kind::Replayed => "shows a recording of the code before",
+            Kind::Smudged => "shows a code that is damaged on the way",
+            Kind::Expired => "shows yesterday's code",
+            Kind::Future => "shows a code that says it was made tomorrow",
+            Kind::Forged => "shows a code of an issuer that nobody certified",
+            Kind::Tampered => "shows a code with a limit raised by hand",
+            Kind::Stolen => "shows a code that another phone has signed",
         };
         let told = format!("{:<6} {} {doing}", lane.name, showing.who);
         if showing.kind != Kind::Repeat {
             (lane.who, lane.verdict) = (showing.who, Verdict::Waiting);
         }
-        let code = showing.code.as_deref().map(|code| CodeDigest::of(code).to_string());
+        let code = CodeDigest::of(&showing.code).to_string();
         self.scans.push(Scan { lane: lane.name.clone(), kind: showing.kind, code });
         self.view.scans += 1;
         self.tell(&told)?;
-        scene.show(showing.lane, &showing.sent)
+        scene.show(showing.lane, &showing.code)
     }
 
     // ---- the network -----------------------------------------------------------------------------------------------------------

@@ -223,6 +223,7 @@ pub(super) const LEDGER: &str = "ledger.db";
 const SOCKET: &str = "control.sock";
 const SETTINGS: &str = "faregate.toml";
 const SECRET: &str = "appsecret";
+const ROOTS: &str = "roots.toml";
 
 fn start_daemon(
     settings: &Settings,
@@ -238,6 +239,7 @@ fn start_daemon(
 fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> Result<Settings, DemoError> {
     let file = folder.join(SETTINGS);
     let written = fs::write(&file, settings_text(folder, readers, wechat)).and_then(|()| {
+        fs::write(folder.join(ROOTS), Issuer::roots())?;
         let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(SECRET))?;
         writeln!(secret, "{}", Options::default().secret)
     });
@@ -255,7 +257,7 @@ fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> Resu
 /// machine changes nothing in the story.
 fn settings_text(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> String {
     let Options { appid, deduct_path, .. } = Options::default();
-    let (secret, codes) = (folder.join(SECRET), Issuer::settings());
+    let (secret, codes) = (folder.join(SECRET), Issuer::settings(ROOTS));
     let lanes: String = LANES.iter().zip(readers).map(|(name, reader)| lane_text(name, reader)).collect();
     format!(
         r#"[gate]
@@ -300,8 +302,8 @@ name = "{name}"
 mode = "single"
 [lane.scanner]
 device = "{}"
-framing = "line"
-encoding = "base64"
+framing = "ride-code"
+encoding = "raw"
 [lane.turnstile]
 driver = "simulated"
 trace = "{TRACE}"
