@@ -36,7 +36,8 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, config: &Path) -> Result<(), Failure> {
     let Command::Show { file, full } = command;
-    let loaded = config::load(config);
+    // Whoever looks at a code needs no secret; the roots are read on their own.
+    let loaded = config::load_without_named_files(config);
     let Some(settings) = &loaded.settings else { return Err(check::failure(&loaded)) };
     let roots = match &settings.ride_code.format {
         Format::Jtt1179 { roots } => {
@@ -47,7 +48,15 @@ pub(super) fn run(command: &Command, config: &Path) -> Result<(), Failure> {
     let code = decode_capture(&read(file)?);
     let masking = if *full { Masking::Full } else { Masking::Masked };
     let explanation = explain(&code, roots.as_ref(), &settings.ride_code, &Stamp::now(), masking);
-    write!(stdout().lock(), "{explanation}")?;
+    let mut out = stdout().lock();
+    write!(out, "{explanation}")?;
+    if roots.is_none() {
+        writeln!(
+            out,
+            "{}: ride_code.format = \"opaque\" names no roots, and a gate with it makes none of these checks",
+            config.display()
+        )?;
+    }
     match explanation.verdict {
         Verdict::Good | Verdict::Unchecked => Ok(()),
         Verdict::Refused(refusal) => Err(Failure::new(Code::Found, format!("the gate refuses this code: {refusal}"))),

@@ -1,8 +1,9 @@
 //! Black-box tests: the real program on pseudo-terminals, with a real SQLite file, beside a WeChat of the tests' own.
 //!
 //! They know what an operator knows — settings, commands, files, the trace of the simulated turnstile — and share no code with the
-//! program. Each test names one promise and stands alone: a folder, ports and terminals of its own, nothing left behind.
-//! They wait for conditions with a deadline; a pause stands only where time itself is the input (silence on a line).
+//! program, but for the issuer of ride codes (`support::phones`), which is the other side. Each test names one promise and stands
+//! alone: a folder, ports and terminals of its own, nothing left behind. They wait for conditions with a deadline; a pause stands
+//! only where time itself is the input (silence on a line).
 
 // Outside functions marked as tests, clippy does not know that this whole program is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -12,6 +13,8 @@ mod support;
 mod admission;
 mod answers;
 mod cli;
+#[cfg(feature = "sandbox")]
+mod code;
 mod control;
 #[cfg(feature = "sandbox")]
 mod demo;
@@ -20,6 +23,8 @@ mod isolation;
 mod notify;
 mod outoforder;
 mod retry;
+#[cfg(feature = "sandbox")]
+mod ridecode;
 mod stopping;
 mod storm;
 mod unplug;

@@ -67,16 +67,35 @@ pub fn explain(
 ) -> Explanation {
     let findings = findings(bytes, roots, settings, now);
     let verdict = verdict(&findings);
-    let mut lines = vec![format!("{} bytes", bytes.len())];
+    let mut lines = vec![format!("fields of {} bytes", bytes.len())];
     lines.extend(field_lines(bytes, masking));
-    lines.push(format!("checks at {}, clock {}", rfc3339_ms(now.utc_ms), synchronized(now)));
+    lines.push(format!("checks at {}, this machine's clock {}", shown_time(now.utc_ms.div_euclid(1000)), synchronized(now)));
     lines.extend(findings.iter().map(|finding| line(finding.check, &finding.to_string())));
     lines.push(match verdict {
-        Verdict::Good => "the code is good".to_owned(),
-        Verdict::Refused(refusal) => format!("refused: {refusal}"),
-        Verdict::Unchecked => "no refusal found, but not everything could be checked".to_owned(),
+        Verdict::Good => "this code is good; what speaks against it, if anything, is its history on this gate".to_owned(),
+        Verdict::Refused(refusal) => format!("REFUSED  {refusal}: {}", advice(refusal)),
+        Verdict::Unchecked => "not refused, but without roots nobody can tell whether its issuer is genuine".to_owned(),
     });
     Explanation { lines, verdict }
+}
+
+/// What it means and what to do, for whoever stands before the gate. Only [`findings`]' refusals are ever asked for.
+fn advice(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Format => "damaged on the way, or no ride code; if other phones fail too, look at the reader's baud rate and mode",
+        Refusal::UnknownRoot => "roots.toml lacks this root index; if its issuer is to be trusted, add the root and send SIGHUP",
+        Refusal::CertificateExpired => "the issuer or root needs a new certificate, or this machine's date is wrong",
+        Refusal::NotYetValid => {
+            "made in the future: this machine's clock is behind, the phone's ahead, or its issuer writes local time"
+        }
+        Refusal::Expired => "too old: the passenger refreshes it; if every code is, this machine's clock is ahead",
+        Refusal::AuthorizationExpired => "the passenger goes online once, so that the app gets a new authorization",
+        Refusal::CertificateSignature => "this root did not certify this issuer: a forgery, or a wrong key in roots.toml",
+        Refusal::IssuerSignature => "the issuer did not authorize this passenger: a forgery, or a changed field",
+        Refusal::UserSignature => "not made by the passenger's phone: a forgery, or damaged on the way",
+        Refusal::ClockUnsynchronized => "this machine's clock is not synchronized, and unsynchronized_clock is \"deny\"",
+        _ => "the gate's history speaks against it",
+    }
 }
 
 /// The bytes of a captured code: as they are, or from hexadecimal digits or base64 (either alphabet, with padding or without) with
@@ -184,7 +203,7 @@ fn show(field: &[u8], kind: Kind, masking: Masking) -> String {
     match kind {
         Kind::Hex | Kind::Digits => HEXLOWER.encode(field),
         Kind::Number => number().to_string(),
-        Kind::Time => format!("{} ({})", rfc3339_ms(number() * 1000), number()),
+        Kind::Time => format!("{} ({})", shown_time(number()), number()),
         Kind::Person => whole_or_tail(&HEXLOWER.encode(field), masking),
         Kind::Account => whole_or_tail(field.escape_ascii().to_string().trim_start_matches("\\x00").trim_end(), masking),
         Kind::Secret if masking == Masking::Full => HEXLOWER.encode(field),
@@ -300,8 +319,20 @@ fn time_findings(times: &Times, rules: &Rules, now: &Stamp) -> Vec<Finding> {
 
 fn relative(at_utc_s: i64, now: &Stamp) -> String {
     let ahead_s = at_utc_s.saturating_sub(now.utc_ms.div_euclid(1000));
-    let at = rfc3339_ms(at_utc_s.saturating_mul(1000));
-    if ahead_s < 0 { format!("{at}, {} s ago", ahead_s.unsigned_abs()) } else { format!("{at}, in {ahead_s} s") }
+    let (at, span) = (shown_time(at_utc_s), shown_span(ahead_s.unsigned_abs()));
+    if ahead_s < 0 { format!("{at}, {span} ago") } else { format!("{at}, in {span}") }
+}
+
+/// A code knows whole seconds only.
+fn shown_time(utc_s: i64) -> String {
+    rfc3339_ms(utc_s.saturating_mul(1000)).replace(".000Z", "Z")
+}
+
+/// In the unit that a person would use, rounded down.
+fn shown_span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "days"), (3600, "h"), (60, "min")];
+    let unit = UNITS.iter().find(|(unit_s, _)| seconds >= 2 * unit_s);
+    unit.map_or_else(|| format!("{seconds} s"), |(unit_s, name)| format!("{} {name}", seconds / unit_s))
 }
 
 fn signature_findings(code: &RideCode<'_>, root: Option<&Root>) -> [Finding; 3] {

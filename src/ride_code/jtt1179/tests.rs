@@ -306,7 +306,7 @@ fn an_explanation_tells_everything_that_is_wrong_at_once() {
     for expected in ["certificate signature     ok", "refused: expired (", "refused: issuer-signature", "refused: user-signature"] {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
-    assert!(text.ends_with("refused: expired\n"), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("REFUSED  expired: too old"), "{text}");
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn an_explanation_shows_numbers_whole_only_when_told_to() {
     assert!(full.contains("91237654321001000042"), "{full}");
     assert!(!masked.contains("1000042") && masked.contains("****************0042"), "{masked}");
     assert!(masked.contains("<64 bytes>") && !full.contains("<64 bytes>"));
-    assert!(masked.contains("2026-11-23T05:34:30.000Z"));
+    assert!(masked.contains("2026-11-23T05:34:30Z"));
 }
 
 #[test]

@@ -343,8 +343,17 @@ impl Gate {
 
     /// Runs a command with this gate's settings; it must end.
     pub(crate) fn cli(&self, args: &[&str]) -> Cli {
-        let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        self.cli_reading(b"", args)
+    }
+
+    /// As [`Self::cli`], with this on standard input.
+    pub(crate) fn cli_reading(&self, input: &[u8], args: &[&str]) -> Cli {
+        let (mut stdin, mut stdout, mut stderr) =
+            (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        stdin.write_all(input).unwrap();
+        stdin.rewind().unwrap();
         let mut command = self.command(args);
+        command.stdin(stdin);
         let child = command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap()).spawn().unwrap();
         let status = wait_exit(child, DEADLINE);
         let cli = Cli { code: status.and_then(|status| status.code()), stdout: all_of(&mut stdout), stderr: all_of(&mut stderr) };

@@ -2,6 +2,8 @@
 
 pub(crate) mod gate;
 mod http;
+#[cfg(feature = "sandbox")]
+pub(crate) mod phones;
 mod ports;
 mod pty;
 pub(crate) mod random;
