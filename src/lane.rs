@@ -22,7 +22,7 @@ use crate::{
     monitor::{LaneMetrics, Opening},
     ride_code::{Checker, CodeDigest, Refusal, VerifiedCode},
     scanner::Reading,
-    turnstile::{Event, Lane as TurnstileLane, Ticket},
+    turnstile::{Beeps, Event, Lane as TurnstileLane, Ticket},
 };
 
 /// What one lane is built from.
@@ -177,7 +177,7 @@ impl Worker {
             return (answer, Punctuality::InTime);
         }
         log::error!("lane {}: the ledger does not answer; the lane is out of order until it does", self.lane.name);
-        self.lane.turnstile.handle.deny(Refusal::Late.as_str());
+        self.lane.turnstile.handle.deny(Refusal::Late.as_str(), beeps(Refusal::Late));
         self.lane.turnstile.handle.out_of_order(Some(Refusal::OutOfOrder.as_str()));
         let answer = answer.await;
         self.show_health(&self.lane.ledger.health().borrow());
@@ -198,7 +198,7 @@ impl Worker {
     }
 
     fn refuse(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
-        self.lane.turnstile.handle.deny(refusal.as_str());
+        self.lane.turnstile.handle.deny(refusal.as_str(), beeps(refusal));
         self.note_refusal(refusal, code, scanned);
     }
 
@@ -220,7 +220,7 @@ impl Worker {
         match event {
             Event::Opened { ticket, at } => self.opened(id(ticket), at).await,
             Event::Late { ticket } => {
-                self.lane.turnstile.handle.deny(Refusal::Late.as_str());
+                self.lane.turnstile.handle.deny(Refusal::Late.as_str(), beeps(Refusal::Late));
                 self.not_opened(id(ticket), Untaken::Late).await;
             }
             Event::NotOpened { ticket } => self.not_opened(id(ticket), Untaken::NotOpened).await,
@@ -267,6 +267,16 @@ impl Worker {
         for id in unanswered {
             self.not_opened(id, Untaken::NotOpened).await;
         }
+    }
+}
+
+/// What a refusal sounds like (docs/ride-codes.md): by what the passenger can do about it.
+fn beeps(refusal: Refusal) -> Beeps {
+    use Refusal as R;
+    match refusal {
+        R::Format | R::NotYetValid | R::Expired | R::Duplicate | R::TooSoon | R::Late => Beeps::TwoShort,
+        R::UnknownRoot | R::CertificateExpired | R::CertificateSignature | R::IssuerSignature | R::UserSignature => Beeps::OneLong,
+        R::AuthorizationExpired | R::ClockUnsynchronized | R::OverLimit | R::DeniedPassenger | R::OutOfOrder => Beeps::ThreeShort,
     }
 }
 

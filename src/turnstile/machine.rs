@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     Event, Ticket, TurnstileState,
-    signals::{Set, Signals},
+    signals::{Beeps, Set, Signals},
 };
 
 /// At most this many tickets wait on a lane; more are late at once.
@@ -31,7 +31,7 @@ pub(super) enum Input {
     /// Somebody may pass, if the pulse starts at or before `deadline`.
     Open { ticket: Ticket, deadline: Instant },
     /// Somebody is refused.
-    Deny { reason: &'static str },
+    Deny { reason: &'static str, beeps: Beeps },
     /// The lane is out of order, or no longer.
     OutOfOrder { reason: Option<&'static str> },
     /// The level of the passage sensor.
@@ -155,7 +155,7 @@ impl Machine {
     fn take(&mut self, now: Instant, input: Input, actions: &mut Actions) {
         match input {
             Input::Open { ticket, deadline } => self.enqueue(now, ticket, deadline, actions),
-            Input::Deny { reason } => self.signals.refused(now, reason, &mut actions.sets),
+            Input::Deny { reason, beeps } => self.signals.refused(now, reason, beeps, &mut actions.sets),
             Input::OutOfOrder { reason } => self.signals.out_of_order(reason, &mut actions.sets),
             Input::Passage { active } => self.sense_passage(now, active, actions),
             Input::ExitButton { active } => self.press(now, active),
@@ -545,7 +545,7 @@ mod tests {
         bench.ticket(1, 0);
         for _ in 0..4 {
             bench.wait(100);
-            bench.give(Input::Deny { reason: "expired" });
+            bench.give(Input::Deny { reason: "expired", beeps: Beeps::ThreeShort });
         }
         bench.wait(5000);
         assert_eq!(bench.edges, [(100, true), (600, false)]);
@@ -694,7 +694,7 @@ mod tests {
         bench.ticket(1, 0);
         bench.ticket(2, 3000);
         bench.press();
-        bench.give(Input::Deny { reason: "expired" });
+        bench.give(Input::Deny { reason: "expired", beeps: Beeps::ThreeShort });
         bench.give(Input::Stop);
         bench.ticket(3, 3000);
         bench.press();
@@ -792,7 +792,7 @@ mod tests {
                 bench.ticket(asked.deadlines_ms.len().try_into().unwrap(), within_ms);
                 asked.deadlines_ms.push(now_ms + within_ms);
             }
-            Op::Deny => bench.give(Input::Deny { reason: "expired" }),
+            Op::Deny => bench.give(Input::Deny { reason: "expired", beeps: Beeps::ThreeShort }),
             Op::OutOfOrder(active) => bench.give(Input::OutOfOrder { reason: active.then_some("out-of-order") }),
             Op::Button(active) => bench.give(Input::ExitButton { active }),
             Op::Passage(active) => bench.give(Input::Passage { active }),

@@ -37,6 +37,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::config;
 use driver::InputSink;
 use machine::Input;
+pub use signals::Beeps;
 pub use thread::FailSafe;
 use thread::{Message, Room, Worker};
 
@@ -191,9 +192,9 @@ impl LaneHandle {
         self.send(Input::Open { ticket, deadline });
     }
 
-    /// Shows a refusal: the deny light for a second, and three beeps. Closes nothing.
-    pub fn deny(&self, reason: &'static str) {
-        self.send(Input::Deny { reason });
+    /// Shows a refusal: the deny light for a second, and these beeps. Closes nothing.
+    pub fn deny(&self, reason: &'static str, beeps: Beeps) {
+        self.send(Input::Deny { reason, beeps });
     }
 
     /// Keeps the deny light on with this reason, except during pulses, until told `None`.

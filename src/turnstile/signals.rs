@@ -13,8 +13,30 @@ use super::driver::Output;
 pub(super) const DENY_LIGHT: Duration = Duration::from_secs(1);
 /// How long a beep is, and the silence between two.
 pub(super) const BEEP: Duration = Duration::from_millis(100);
-const PASS_BEEPS: u32 = 1;
-const DENY_BEEPS: u32 = 3;
+/// The one long beep.
+pub(super) const LONG_BEEP: Duration = Duration::from_secs(1);
+
+/// What a refusal sounds like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beeps {
+    /// Two short ones: try again with a new code.
+    TwoShort,
+    /// Three short ones: something else has to be done first.
+    ThreeShort,
+    /// One long one: whoever watches the gate should look.
+    OneLong,
+}
+
+impl Beeps {
+    /// How many, and how long each.
+    fn count_and_length(self) -> (u32, Duration) {
+        match self {
+            Self::TwoShort => (2, BEEP),
+            Self::ThreeShort => (3, BEEP),
+            Self::OneLong => (1, LONG_BEEP),
+        }
+    }
+}
 
 /// One output to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +60,7 @@ pub(super) struct Signals {
     buzzing: bool,
     buzzer_changes_at: Option<Instant>,
     buzzer_changes_left: u32,
+    beep: Duration,
 }
 
 impl Signals {
@@ -51,7 +74,7 @@ impl Signals {
     /// Somebody may pass: `open` is active for this one.
     pub(super) fn admitted(&mut self, now: Instant, sets: &mut Vec<Set>) {
         self.opened(sets);
-        self.beep(now, PASS_BEEPS, sets);
+        self.beep(now, 1, BEEP, sets);
     }
 
     /// `open` has become inactive.
@@ -61,10 +84,11 @@ impl Signals {
     }
 
     /// Somebody is refused.
-    pub(super) fn refused(&mut self, now: Instant, reason: &'static str, sets: &mut Vec<Set>) {
+    pub(super) fn refused(&mut self, now: Instant, reason: &'static str, beeps: Beeps, sets: &mut Vec<Set>) {
+        let (count, each) = beeps.count_and_length();
         self.refusal_until = Some(now + DENY_LIGHT);
         self.set_deny_light(Some(reason), sets);
-        self.beep(now, DENY_BEEPS, sets);
+        self.beep(now, count, each, sets);
     }
 
     /// The lane is out of order, or no longer.
@@ -122,17 +146,18 @@ impl Signals {
         }
     }
 
-    fn beep(&mut self, now: Instant, beeps: u32, sets: &mut Vec<Set>) {
+    fn beep(&mut self, now: Instant, beeps: u32, each: Duration, sets: &mut Vec<Set>) {
         self.set_buzzer(true, sets);
         self.buzzer_changes_left = 2 * beeps - 1;
-        self.buzzer_changes_at = Some(now + BEEP);
+        self.beep = each;
+        self.buzzer_changes_at = Some(now + each);
     }
 
     /// Each change is timed from the one before as it happened, so that a late one still leaves a beep to be heard.
     fn change_buzzer(&mut self, now: Instant, sets: &mut Vec<Set>) {
         self.set_buzzer(!self.buzzing, sets);
         self.buzzer_changes_left -= 1;
-        self.buzzer_changes_at = (self.buzzer_changes_left > 0).then_some(now + BEEP);
+        self.buzzer_changes_at = (self.buzzer_changes_left > 0).then_some(now + self.beep);
     }
 
     fn set_buzzer(&mut self, active: bool, sets: &mut Vec<Set>) {
@@ -169,7 +194,7 @@ mod tests {
         }
 
         fn refuse(&mut self, reason: &'static str) {
-            self.signals.refused(self.now, reason, &mut self.sets);
+            self.signals.refused(self.now, reason, Beeps::ThreeShort, &mut self.sets);
         }
 
         /// What the deny light did since the last look: its reason when it went on, `off` when it went off.
@@ -194,6 +219,20 @@ mod tests {
         assert_eq!(watch.deny_light(), ["off"]);
         assert_eq!((watch.count(Output::Buzzer, true), watch.count(Output::Buzzer, false)), (3, 3));
         assert_eq!(watch.signals.next_wakeup(), None);
+    }
+
+    #[test]
+    fn each_sound_has_its_number_of_beeps_and_its_length() {
+        for (beeps, count, sounds_for) in
+            [(Beeps::TwoShort, 2, BEEP * 3), (Beeps::ThreeShort, 3, BEEP * 5), (Beeps::OneLong, 1, LONG_BEEP)]
+        {
+            let mut watch = Watch::new();
+            watch.signals.refused(watch.now, "expired", beeps, &mut watch.sets);
+            watch.wait(sounds_for.saturating_sub(Duration::from_millis(1)));
+            assert_eq!((watch.count(Output::Buzzer, true), watch.count(Output::Buzzer, false)), (count, count - 1), "{beeps:?}");
+            watch.wait(Duration::from_millis(1));
+            assert_eq!(watch.count(Output::Buzzer, false), count, "{beeps:?}");
+        }
     }
 
     #[test]

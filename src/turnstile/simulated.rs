@@ -172,7 +172,7 @@ mod tests {
         let (turnstiles, [lane]) = gate.start(["in"]);
         let reasons = ["expired", "expired", "duplicate"];
         for reason in reasons {
-            lane.handle.deny(reason);
+            lane.handle.deny(reason, crate::turnstile::Beeps::ThreeShort);
         }
         gate.wait_for_levels("in", "light_deny", &[0, 1, 0, 1, 0, 1]);
         turnstiles.stop();
@@ -191,7 +191,7 @@ mod tests {
         assert!(matches!(event(&mut lane), Event::Opened { .. }));
         let far = Instant::now() + Duration::from_secs(100_000);
         (2..50).for_each(|number| lane.handle.open(Ticket(number), far));
-        lane.handle.deny("expired");
+        lane.handle.deny("expired", crate::turnstile::Beeps::ThreeShort);
         let handle = lane.handle.clone();
         turnstiles.stop();
         assert_eq!(rest(lane), (2..50).map(|number| Event::NotOpened { ticket: Ticket(number) }).collect::<Vec<_>>());
@@ -247,7 +247,7 @@ mod tests {
         let (turnstiles, lanes) = gate.start(["in", "out"]);
         for _ in 0..200 {
             for lane in &lanes {
-                lane.handle.deny("expired");
+                lane.handle.deny("expired", crate::turnstile::Beeps::ThreeShort);
             }
         }
         for lane in ["in", "out"] {

@@ -415,7 +415,7 @@ mod tests {
         fail_safe.close_all();
         assert_eq!(bench.levels(), [Some(false); 4]);
         bench.worker.step(Input::FireAlarm { active: true });
-        bench.worker.step(Input::Deny { reason: "expired" });
+        bench.worker.step(Input::Deny { reason: "expired", beeps: crate::turnstile::Beeps::ThreeShort });
         assert_eq!(bench.levels(), [Some(false); 4]);
     }
 

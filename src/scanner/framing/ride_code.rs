@@ -193,9 +193,9 @@ mod tests {
         let (cut, code) = (test_code(0x80, 0, 0), test_code(0x81, 9, 0));
         for kept in 1..cut.len() {
             let mut framer = framer();
-            let frames = framer.push(&[&cut[..kept], &code].concat());
-            assert_eq!(frames.last(), Some(&code), "{kept} bytes");
-            assert_eq!(frames.len(), 1 + usize::from(kept >= 268), "{kept} bytes");
+            let codes = framer.push(&[&cut[..kept], &code].concat());
+            assert_eq!(codes.last(), Some(&code), "{kept} bytes");
+            assert_eq!(codes.len(), 1 + usize::from(kept >= 268), "{kept} bytes");
             let is_counted = if kept >= 268 { 0 } else { kept };
             assert_eq!(framer.take_dropped().bytes, is_counted as u64);
         }
