@@ -94,7 +94,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match error {
             ClientError::NotRunning { .. } => Code::NotRunning,
-            ClientError::NotAllowed { .. } => Code::NotAllowed,
+            ClientError::NotAllowed { .. } | ClientError::Refused { trouble: Trouble::NotAllowed, .. } => Code::NotAllowed,
             ClientError::Refused { trouble: Trouble::Ledger, .. } => Code::Ledger,
             ClientError::Broken { .. } | ClientError::Refused { trouble: Trouble::Internal, .. } => Code::Internal,
         };

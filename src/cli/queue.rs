@@ -11,7 +11,7 @@ use super::{
     exit::{Code, Failure},
     source::Source,
 };
-use crate::ledger::{OrderNumber, QueueRow, QueueStory, STATES};
+use crate::ledger::{Decided, OrderNumber, QueueRow, QueueStory, STATES, VoidReason};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,6 +35,26 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Have a parked deduction sent again, whatever its age. For root and the user faregate.
+    Retry {
+        /// The order's number, 26 characters.
+        #[arg(required_unless_present = "all_parked")]
+        order: Option<String>,
+        /// Every deduction that is parked.
+        #[arg(long, conflicts_with = "order")]
+        all_parked: bool,
+    },
+    /// Let a deduction that is held, pending or parked never be charged. For root and the user faregate.
+    Void {
+        /// The order's number, 26 characters.
+        order: String,
+        /// Why, in a few words; kept with the deduction.
+        #[arg(long, value_name = "TEXT", value_parser = VoidReason::parse)]
+        reason: VoidReason,
+        /// Although it was sent, or may have been: WeChat may charge it all the same.
+        #[arg(long)]
+        even_if_sent: bool,
+    },
 }
 
 fn row_count(text: &str) -> Result<usize, &'static str> {
@@ -45,7 +65,57 @@ pub(super) fn run(command: &Command, config: &Path) -> Result<(), Failure> {
     match command {
         Command::List { state, limit, json } => list(config, state.as_deref(), *limit, *json),
         Command::Show { order, json } => show(config, order, *json),
+        Command::Retry { order: Some(order), .. } => retry(config, order),
+        Command::Retry { order: None, .. } => retry_all_parked(config),
+        Command::Void { order, reason, even_if_sent } => void(config, order, reason, *even_if_sent),
     }
+}
+
+fn retry(config: &Path, order: &str) -> Result<(), Failure> {
+    let number = parse(order)?;
+    conclude(Source::new(config)?.retry(&number)?, &number, "will be sent again")
+}
+
+fn retry_all_parked(config: &Path) -> Result<(), Failure> {
+    let source = Source::new(config)?;
+    let (mut retried, mut refused, mut after_id) = (0, 0, 0);
+    loop {
+        let batch = source.retry_parked(after_id)?;
+        retried += batch.retried;
+        refused += batch.refused;
+        match batch.next_after_id {
+            Some(next) => after_id = next,
+            None => break,
+        }
+    }
+    writeln!(stdout(), "{retried} orders will be sent again")?;
+    if refused == 0 {
+        return Ok(());
+    }
+    let message = format!("{refused} orders stay parked; faregate queue retry ORDER says why, for each");
+    Err(Failure::new(Code::Found, message))
+}
+
+fn void(config: &Path, order: &str, reason: &VoidReason, even_if_sent: bool) -> Result<(), Failure> {
+    let number = parse(order)?;
+    conclude(Source::new(config)?.void(&number, reason, even_if_sent)?, &number, "is void")
+}
+
+/// Tells what became of the order.
+fn conclude(decided: Decided, order: &OrderNumber, done: &str) -> Result<(), Failure> {
+    match decided {
+        Decided::Done => Ok(writeln!(stdout(), "order {order} {done}")?),
+        Decided::NotFound => Err(not_found(&format!("there is no order {order}"))),
+        Decided::Refused(why) => Err(Failure::new(Code::Found, why)),
+    }
+}
+
+fn parse(order: &str) -> Result<OrderNumber, Failure> {
+    OrderNumber::parse(order).ok_or_else(|| not_found("this is no order's number, which has 26 letters and digits"))
+}
+
+fn not_found(what: &str) -> Failure {
+    Failure::new(Code::NotFound, format!("{what}; faregate queue list --limit 0 shows all"))
 }
 
 fn list(config: &Path, state: Option<&str>, limit: usize, json: bool) -> Result<(), Failure> {
@@ -111,9 +181,7 @@ fn note(row: &QueueRow) -> String {
 }
 
 fn show(config: &Path, order: &str, json: bool) -> Result<(), Failure> {
-    let not_found = |what: &str| Failure::new(Code::NotFound, format!("{what}; faregate queue list --limit 0 shows all"));
-    let nonsense = || not_found("this is no order's number, which has 26 letters and digits");
-    let number = OrderNumber::parse(order).ok_or_else(nonsense)?;
+    let number = parse(order)?;
     let story = Source::new(config)?.story(&number)?.ok_or_else(|| not_found(&format!("there is no order {number}")))?;
     let mut out = stdout().lock();
     if json {

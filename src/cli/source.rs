@@ -20,7 +20,9 @@ use crate::{
     config::{self, Settings},
     control::{Answer, Client, ClientError, PAGE_ROWS, Question, socket_path},
     daemon,
-    ledger::{self, NetworkLedger, OrderNumber, PageRequest, QueueRow, QueueStory, Running},
+    ledger::{
+        self, Decided, NetworkLedger, OrderNumber, PageRequest, QueueRow, QueueStory, RetriedBatch, Running, VoidOrder, VoidReason,
+    },
 };
 
 /// Another command holds the ledger for a page, a daemon until its socket answers: so long is waited for either.
@@ -87,6 +89,39 @@ impl Source {
         }
     }
 
+    /// Has a parked order sent again.
+    pub(super) fn retry(&self, order: &OrderNumber) -> Result<Decided, Failure> {
+        match self.find()? {
+            Place::Daemon(mut client) => decided(client.ask(&Question::QueueRetry { order: order.to_string() })?),
+            Place::File(file) => file.read(|ledger| async move { ledger.retry(order.clone(), own_uid()).await }),
+        }
+    }
+
+    /// Has some of the parked orders above `after_id` sent again.
+    pub(super) fn retry_parked(&self, after_id: i64) -> Result<RetriedBatch, Failure> {
+        match self.find()? {
+            Place::Daemon(mut client) => match client.ask(&Question::QueueRetryParked { after_id })? {
+                Answer::RetriedParked(batch) => Ok(batch),
+                _ => Err(Failure::strange_answer()),
+            },
+            Place::File(file) => file.read(|ledger| async move { ledger.retry_parked(after_id, own_uid()).await }),
+        }
+    }
+
+    /// Makes an order void.
+    pub(super) fn void(&self, order: &OrderNumber, reason: &VoidReason, even_if_sent: bool) -> Result<Decided, Failure> {
+        match self.find()? {
+            Place::Daemon(mut client) => {
+                let reason = reason.as_str().to_owned();
+                decided(client.ask(&Question::QueueVoid { order: order.to_string(), reason, even_if_sent })?)
+            }
+            Place::File(file) => {
+                let order = VoidOrder { order: order.clone(), reason: reason.clone(), even_if_sent, uid: own_uid() };
+                file.read(|ledger| async move { ledger.void(order).await })
+            }
+        }
+    }
+
     fn find(&self) -> Result<Place, Failure> {
         let end = Instant::now() + HELD_PATIENCE;
         loop {
@@ -111,6 +146,15 @@ impl Source {
             (Err(error), _) => Err(error.into()),
         }
     }
+}
+
+fn decided(answer: Answer) -> Result<Decided, Failure> {
+    if let Answer::Decided(decided) = answer { Ok(decided) } else { Err(Failure::strange_answer()) }
+}
+
+/// Who decides, as the daemon would learn it from the socket.
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// Whether the daemon holds this ledger: a technician may look at the copy of another gate.
@@ -166,13 +210,13 @@ impl OpenLedger {
         Ok(Self { runtime, ledger, running })
     }
 
-    /// Reads, and lets go of the ledger.
+    /// Reads, or writes what is durable when `work` ends, and lets go of the ledger.
     fn read<T, F>(self, work: impl FnOnce(NetworkLedger) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, ledger::LedgerError>>,
     {
         let result = self.runtime.block_on(work(self.ledger));
-        // Nothing is written here but what a crash left to say; the next daemon says it again.
+        // Nothing else is written here but what a crash left to say; the next daemon says it again.
         let _ = self.running.join();
         Ok(result?)
     }

@@ -1,7 +1,7 @@
 //! The control socket: how the commands of `faregate` ask the running daemon.
 //!
 //! One JSON document a line, both ways; a connection may ask several times. Whoever can open the socket (mode 0660, group
-//! `faregate`) may read. What is asked for in pages is asked for page by page, so that no question holds the ledger for long, and
+//! `faregate`) may read; only root and the daemon's own user, known by the credentials of the connection, may change anything. What is asked for in pages is asked for page by page, so that no question holds the ledger for long, and
 //! a connection that asks nothing is soon closed, so that nobody keeps others out.
 
 mod client;
@@ -15,7 +15,7 @@ pub use client::{Client, ClientError};
 pub use server::{ControlError, Server};
 
 use crate::{
-    ledger::{LedgerError, QueueRow, QueueStory},
+    ledger::{Decided, LedgerError, QueueRow, QueueStory, RetriedBatch},
     monitor::Status,
 };
 
@@ -44,6 +44,25 @@ pub enum Question {
     },
     /// Which ledger the daemon holds.
     Ledger,
+    /// Have a parked order sent again. Only for root and the daemon's own user, as the next two.
+    QueueRetry {
+        /// The order's number.
+        order: String,
+    },
+    /// Have some of the parked orders sent again.
+    QueueRetryParked {
+        /// Where the last step ended; 0 at first.
+        after_id: i64,
+    },
+    /// Make an order void.
+    QueueVoid {
+        /// The order's number.
+        order: String,
+        /// Why, for people.
+        reason: String,
+        /// Although WeChat may have taken it.
+        even_if_sent: bool,
+    },
 }
 
 /// What is answered.
@@ -63,6 +82,10 @@ pub enum Answer {
     QueueShow(Option<Box<QueueStory>>),
     /// To [`Question::Ledger`].
     Ledger(PathBuf),
+    /// To [`Question::QueueRetry`] and [`Question::QueueVoid`].
+    Decided(Decided),
+    /// To [`Question::QueueRetryParked`].
+    RetriedParked(RetriedBatch),
     /// The question could not be answered.
     Refused {
         /// What is in the way.
@@ -79,6 +102,8 @@ pub enum Answer {
 pub enum Trouble {
     /// The ledger is damaged, or newer than the program.
     Ledger,
+    /// Whoever asks may not.
+    NotAllowed,
     /// Anything else.
     #[default]
     Internal,

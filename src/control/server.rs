@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Answer, PAGE_ROWS, Question, Trouble};
 use crate::{
-    ledger::{NetworkLedger, OrderNumber, Page, PageRequest},
+    ledger::{Decided, NetworkLedger, OrderNumber, Page, PageRequest, VoidOrder, VoidReason},
     monitor::Status,
 };
 
@@ -172,6 +172,7 @@ where
     F: Future<Output = Status>,
 {
     async fn converse(&self, stream: UnixStream) -> io::Result<()> {
+        let uid = stream.peer_cred()?.uid();
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
         let mut patience = FIRST_QUESTION_WITHIN;
@@ -186,7 +187,7 @@ where
             }
             self.is_answering.set(true);
             let answer = match serde_json::from_slice(&line) {
-                Ok(question) => self.answer(question).await,
+                Ok(question) => self.answer(question, uid).await,
                 Err(_) => strange_question(),
             };
             self.is_answering.set(false);
@@ -199,13 +200,34 @@ where
         }
     }
 
-    async fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, question: Question, uid: u32) -> Answer {
         match question {
             Question::Status => Answer::Status(Box::new((self.status)().await)),
             Question::Ledger => Answer::Ledger(self.ledger_path.to_path_buf()),
             Question::QueuePage { state, after_id, limit } => self.page(state, after_id, limit.min(PAGE_ROWS)).await,
             Question::QueueShow { order } => self.show(&order).await,
+            change if !may_change(uid) => not_allowed(&change),
+            Question::QueueRetry { order } => self.retry(&order, uid).await,
+            Question::QueueRetryParked { after_id } => {
+                self.ledger.retry_parked(after_id, uid).await.map_or_else(|error| Answer::from(&error), Answer::RetriedParked)
+            }
+            Question::QueueVoid { order, reason, even_if_sent } => self.void(&order, &reason, even_if_sent, uid).await,
         }
+    }
+
+    async fn retry(&self, order: &str, uid: u32) -> Answer {
+        let Some(order) = OrderNumber::parse(order) else { return Answer::Decided(Decided::NotFound) };
+        self.ledger.retry(order, uid).await.map_or_else(|error| Answer::from(&error), Answer::Decided)
+    }
+
+    async fn void(&self, order: &str, reason: &str, even_if_sent: bool, uid: u32) -> Answer {
+        let Some(order) = OrderNumber::parse(order) else { return Answer::Decided(Decided::NotFound) };
+        let reason = match VoidReason::parse(reason) {
+            Ok(reason) => reason,
+            Err(message) => return Answer::Refused { trouble: Trouble::Internal, message: message.to_owned() },
+        };
+        let order = VoidOrder { order, reason, even_if_sent, uid };
+        self.ledger.void(order).await.map_or_else(|error| Answer::from(&error), Answer::Decided)
     }
 
     async fn page(&self, state: Option<String>, after_id: i64, limit: usize) -> Answer {
@@ -222,6 +244,17 @@ where
             Err(error) => Answer::from(&error),
         }
     }
+}
+
+/// The group may read; what is charged is decided by root and by the user that the daemon runs as.
+fn may_change(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+fn not_allowed(change: &Question) -> Answer {
+    let command = if matches!(change, Question::QueueVoid { .. }) { "void" } else { "retry" };
+    let message = format!("queue {command} is only for root and the user faregate; use sudo");
+    Answer::Refused { trouble: Trouble::NotAllowed, message }
 }
 
 fn strange_question() -> Answer {

@@ -33,7 +33,7 @@ use crate::{
     journal::{self, DroppedRecords, JournalError},
     journey::Rules,
     lane::Lane,
-    ledger::{self, GateLedger, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
+    ledger::{self, GateLedger, Keeping, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
     monitor::{self, Metrics, Monitor},
     ride_code::{
         Checker,
@@ -165,6 +165,7 @@ pub fn ledger_options(settings: &Settings, observer: Observer) -> Options {
         min_free_bytes: settings.ledger.min_free_bytes,
         gate: settings.gate.id.clone(),
         rules: Rules::new(settings),
+        keeping: Keeping::new(settings),
         body_maker: body_maker(BodyTemplate::new(&settings.fare, &settings.wechat)),
         observer,
     }

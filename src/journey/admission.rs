@@ -97,6 +97,16 @@ impl Age {
         }
     }
 
+    /// Whether this is surely more than `limit_ms` ago. Across boots only two synchronized clocks can tell: nothing is decided by an
+    /// age that a clock's jump from 1970 to now has made.
+    #[must_use]
+    pub fn is_surely_over(self, limit_ms: i64) -> bool {
+        match self {
+            Self::ThisBoot { ms } => ms > limit_ms,
+            Self::OtherBoot { ms, is_reliable, .. } => is_reliable && ms > limit_ms,
+        }
+    }
+
     /// Whether this is surely less than `limit_ms` ago. A passenger cannot make a new self: a clock that went back must not
     /// lock anybody out.
     fn is_forward_within(self, limit_ms: i64) -> bool {
@@ -157,6 +167,14 @@ mod tests {
         assert_eq!(code_seen(other_boot(-1_000), false), Judgement::Blocked(Refusal::Duplicate));
         assert_eq!(code_seen(other_boot(-300_000), false), Judgement::Free);
         assert_eq!(passenger_seen(other_boot(-1_000)), Judgement::Free);
+    }
+
+    #[test]
+    fn an_age_decides_only_when_it_is_sure() {
+        assert!(Age::ThisBoot { ms: 1_001 }.is_surely_over(1_000) && !Age::ThisBoot { ms: 1_000 }.is_surely_over(1_000));
+        assert!(other_boot(1_001).is_surely_over(1_000) && !other_boot(1_000).is_surely_over(1_000));
+        let jumped = Age::OtherBoot { ms: 50 * 365 * 86_400_000, is_reliable: false, at_least_ms: 5_000 };
+        assert!(!jumped.is_surely_over(1_000));
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Checkpointer {
         self.quiet_since = Instant::now();
     }
 
+    /// When the gate will be quiet; `None` when it is.
+    pub(super) fn quiet_at(&self, now: Instant) -> Option<Instant> {
+        Some(self.quiet_since + QUIET).filter(|at| *at > now)
+    }
+
     pub(super) fn committed(&mut self, operations: usize) {
         self.operations += operations;
     }

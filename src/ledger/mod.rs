@@ -24,7 +24,7 @@ mod tests;
 mod types;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,7 +33,7 @@ pub use signal::PendingSignal;
 pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};
 
-use crate::{clock::boot_id, journey::Rules};
+use crate::{clock::boot_id, config::Settings, journey::Rules};
 use lock::Lock;
 use store::{BootName, Context, IfMissing, Store};
 use writer::{GateOp, NetworkOp, Setup, Writer};
@@ -53,10 +53,31 @@ pub struct Options {
     pub gate: String,
     /// Windows and prices.
     pub rules: Rules,
+    /// What becomes of old rows.
+    pub keeping: Keeping,
     /// Makes request bodies.
     pub body_maker: BodyMaker,
     /// Counts.
     pub observer: Observer,
+}
+
+/// What becomes of old rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeping {
+    /// `upload.max_age`, milliseconds: what is older is parked, not sent.
+    pub max_age_ms: i64,
+}
+
+impl Keeping {
+    /// From the settings.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self { max_age_ms: whole_ms(settings.upload.max_age) }
+    }
+}
+
+fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The ledger's thread.
@@ -115,6 +136,7 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         path: options.path,
         boot,
         min_free_bytes: options.min_free_bytes,
+        keeping: options.keeping,
         context: Context { rules: options.rules, gate: options.gate, body_maker: options.body_maker },
         store,
         gate,
@@ -242,6 +264,30 @@ impl NetworkLedger {
     /// The ledger cannot be read.
     pub async fn story(&self, order: OrderNumber) -> Result<Option<QueueStory>, LedgerError> {
         Ok(ask(&self.ops, |reply| NetworkOp::Story(order, reply)).await?.map(|story| *story))
+    }
+
+    /// Has a parked order sent again, whatever its age; `uid` is who wants it. Durable when this returns.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn retry(&self, order: OrderNumber, uid: u32) -> Result<Decided, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Retry { order, uid, reply }).await
+    }
+
+    /// Has some of the parked orders above `after_id` sent again; see [`RetriedBatch`]. Durable when this returns.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn retry_parked(&self, after_id: DeductionId, uid: u32) -> Result<RetriedBatch, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::RetryParked { after_id, uid, reply }).await
+    }
+
+    /// Makes an order void. Durable when this returns.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn void(&self, order: VoidOrder) -> Result<Decided, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Void(Box::new(order), reply)).await
     }
 
     /// Whether codes can be admitted, now and whenever it changes.

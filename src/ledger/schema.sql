@@ -46,8 +46,10 @@ CREATE TABLE deduction (
     -- The request's bytes, made when the row becomes pending.
     body BLOB,
     opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
-    -- Whether a request may have left this machine.
+    -- Whether a request may have left this machine; cleared again by an attempt that surely reached nobody.
     sent INTEGER NOT NULL DEFAULT 0,
+    -- Whether a person had it sent again: it is then sent whatever its age.
+    retried INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     unknown_answers INTEGER NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -87,6 +89,15 @@ CREATE TABLE denied (
     -- Denied scans of this lane that were only counted, since the row before.
     uncounted_before INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+-- One row. `sent` reaches the file up to a second after a row was handed out, so a run that ends without a clean close may have
+-- sent what the file calls unsent: `is_delivering` is set, durably, before the first row of a run is handed out and cleared at a
+-- clean close; a start that finds it set holds every row up to the last of that time for one that may have been sent, for ever.
+CREATE TABLE delivery (
+    is_delivering INTEGER NOT NULL,
+    doubtful_up_to INTEGER NOT NULL
+) STRICT;
+INSERT INTO delivery (is_delivering, doubtful_up_to) VALUES (0, 0);
 
 -- What happened to the ledger itself; the newest rows.
 CREATE TABLE incident (

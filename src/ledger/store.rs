@@ -1,5 +1,8 @@
 //! The SQL of the project, as functions over one connection. Whoever calls them has begun the transaction.
 
+mod decisions;
+mod upkeep;
+
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
@@ -63,6 +66,19 @@ pub(super) struct BootName {
     pub(super) is_machines: bool,
 }
 
+/// A pending row that is about to be handed out.
+pub(super) struct Claim {
+    pub(super) row: PendingDeduction,
+    /// Whether an earlier request for it may have left this machine.
+    pub(super) was_sent: bool,
+    /// What `upload.max_age` holds for; `None` when a person had it sent again.
+    pub(super) age: Option<Age>,
+}
+
+/// When a deduction was made, as [`Store::age`] reads it.
+const CREATED: &str =
+    "created_boot AS boot, created_boottime_ms AS at_boottime_ms, created_utc_ms AS at_utc_ms, clock_synchronized";
+
 /// An open ledger file.
 pub(super) struct Store {
     connection: Connection,
@@ -90,7 +106,7 @@ impl Store {
         let is_boot_machines = boot.is_machines;
         let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines };
         store.migrate(if_missing)?;
-        store.boot = store.boot_row(&boot.id).map_err(explain)?;
+        store.boot = store.begin(&boot.id).map_err(explain)?;
         Ok(store)
     }
 
@@ -163,7 +179,9 @@ impl Store {
     fn history(&self, tap: &Tap) -> rusqlite::Result<History> {
         let latest = |sql, key: &[u8]| {
             let mut statement = self.connection.prepare_cached(sql)?;
-            statement.query_row([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, self.age(row, tap)?))).optional()
+            statement
+                .query_row([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, self.age(row, &tap.scanned)?)))
+                .optional()
         };
         let same_code = latest(
             "SELECT seq, lane, boot, at_boottime_ms, at_utc_ms, clock_synchronized FROM seen WHERE code_digest = ? ORDER BY seq DESC LIMIT 1",
@@ -185,14 +203,15 @@ impl Store {
         self.connection.prepare_cached("SELECT 1 FROM seen WHERE seq > ? AND lane = ? LIMIT 1")?.exists(params![seq, lane])
     }
 
-    fn age(&self, row: &Row<'_>, tap: &Tap) -> rusqlite::Result<Age> {
+    /// How long before `now` a row was made, by its columns `boot`, `at_boottime_ms`, `at_utc_ms` and `clock_synchronized`.
+    fn age(&self, row: &Row<'_>, now: &Stamp) -> rusqlite::Result<Age> {
         Ok(if row.get::<_, i64>("boot")? == self.boot {
-            Age::ThisBoot { ms: tap.scanned.boottime_ms - row.get::<_, i64>("at_boottime_ms")? }
+            Age::ThisBoot { ms: now.boottime_ms - row.get::<_, i64>("at_boottime_ms")? }
         } else {
             Age::OtherBoot {
-                ms: tap.scanned.utc_ms - row.get::<_, i64>("at_utc_ms")?,
-                is_reliable: tap.scanned.synchronized && row.get("clock_synchronized")?,
-                at_least_ms: if self.is_boot_machines { tap.scanned.boottime_ms } else { 0 },
+                ms: now.utc_ms - row.get::<_, i64>("at_utc_ms")?,
+                is_reliable: now.synchronized && row.get("clock_synchronized")?,
+                at_least_ms: if self.is_boot_machines { now.boottime_ms } else { 0 },
             }
         })
     }
@@ -364,12 +383,17 @@ impl Store {
         ids.filter(|id| id.as_ref().map_or(true, |id| is_ready(*id))).take(limit).collect()
     }
 
-    pub(super) fn pending_one(&self, id: DeductionId) -> rusqlite::Result<Option<PendingDeduction>> {
+    pub(super) fn claim(&self, id: DeductionId, now: &Stamp) -> rusqlite::Result<Option<Claim>> {
         self.connection
-            .prepare_cached("SELECT id, order_number, body, unknown_answers FROM deduction WHERE id = ? AND state = 'pending'")?
+            .prepare_cached(&format!(
+                "SELECT order_number, body, unknown_answers, sent, retried, {CREATED} FROM deduction WHERE id = ? AND state = 'pending'"
+            ))?
             .query_row([id], |row| {
-                let (id, order, body, unknown_answers) = row.try_into()?;
-                Ok(PendingDeduction { id, order, body, unknown_answers })
+                let order = row.get("order_number")?;
+                let row_to_send =
+                    PendingDeduction { id, order, body: row.get("body")?, unknown_answers: row.get("unknown_answers")? };
+                let age = if row.get("retried")? { None } else { Some(self.age(row, now)?) };
+                Ok(Claim { row: row_to_send, was_sent: row.get("sent")?, age })
             })
             .optional()
     }
@@ -377,6 +401,11 @@ impl Store {
     /// A request for this row may leave the machine from now on.
     pub(super) fn claimed(&self, id: DeductionId) -> rusqlite::Result<()> {
         self.connection.prepare_cached("UPDATE deduction SET sent = 1 WHERE id = ? AND sent = 0")?.execute([id]).map(drop)
+    }
+
+    /// The only request for this row surely reached nobody.
+    pub(super) fn unclaimed(&self, id: DeductionId) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("UPDATE deduction SET sent = 0 WHERE id = ? AND sent = 1")?.execute([id]).map(drop)
     }
 
     /// A row that cannot be read cannot be sent: a person must look at it, and the others go on.
@@ -403,9 +432,10 @@ impl Store {
             .exists(params![self.boot, denial.scanned.boottime_ms, denial.lane])
     }
 
-    /// Records what came of an attempt; nothing if the row has left `pending` meanwhile.
+    /// Records what came of an attempt. A row that has left `pending` meanwhile keeps its state; of one that a person has made
+    /// void the answer is kept as evidence, for WeChat may have taken it.
     pub(super) fn attempt(&self, attempt: &Attempt) -> rusqlite::Result<()> {
-        let Some((attempts, last_error)) = self.attempts_so_far(attempt.id)? else { return Ok(()) };
+        let Some((attempts, last_error)) = self.attempts_so_far(attempt.id)? else { return self.late_answer(attempt) };
         let answer = attempt.answer.as_deref();
         let is_news = answer.is_some() && last_error.as_deref() != answer;
         let (state, reason, accepted, event) = match attempt.outcome {
@@ -426,6 +456,13 @@ impl Store {
             return Ok(());
         }
         self.event(attempt.id, attempt.at_utc_ms, event, answer)
+    }
+
+    fn late_answer(&self, attempt: &Attempt) -> rusqlite::Result<()> {
+        let is_void =
+            self.connection.prepare_cached("SELECT 1 FROM deduction WHERE id = ? AND state = 'void'")?.exists([attempt.id])?;
+        let event = if attempt.outcome == Outcome::Accepted { "accepted-after-void" } else { "answered-after-void" };
+        if is_void { self.event(attempt.id, attempt.at_utc_ms, event, attempt.answer.as_deref()) } else { Ok(()) }
     }
 
     fn attempts_so_far(&self, id: DeductionId) -> rusqlite::Result<Option<(u32, Option<String>)>> {
@@ -580,8 +617,10 @@ impl Store {
         self.connection.pragma_update(None, "user_version", VERSION)
     }
 
-    fn boot_row(&mut self, boot_id: &str) -> rusqlite::Result<i64> {
+    /// Notes this boot, and what the last run left in doubt.
+    fn begin(&mut self, boot_id: &str) -> rusqlite::Result<i64> {
         self.transact(|store| {
+            store.doubt_what_was_not_closed()?;
             store.connection.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", [boot_id])?;
             store.connection.query_row("SELECT id FROM boot WHERE boot_id = ?", [boot_id], |row| row.get(0))
         })

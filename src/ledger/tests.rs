@@ -1,5 +1,8 @@
 //! The ledger's promises, on real files.
 
+mod decisions;
+mod upkeep;
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use rusqlite::Connection;
@@ -19,6 +22,7 @@ struct Bench {
     handles: Option<(Running, GateLedger, NetworkLedger)>,
     flat: Fen,
     min_free_bytes: u64,
+    keeping: Keeping,
 }
 
 impl Bench {
@@ -28,7 +32,14 @@ impl Bench {
 
     fn with(change: impl FnOnce(&mut Self)) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut bench = Self { folder: TempDir::new().unwrap(), runtime, handles: None, flat: Fen(200), min_free_bytes: 0 };
+        let mut bench = Self {
+            folder: TempDir::new().unwrap(),
+            runtime,
+            handles: None,
+            flat: Fen(200),
+            min_free_bytes: 0,
+            keeping: Keeping { max_age_ms: i64::MAX },
+        };
         change(&mut bench);
         bench.handles = Some(start(bench.options()).unwrap());
         bench
@@ -47,6 +58,7 @@ impl Bench {
                 windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
                 tariff: Tariff { flat: self.flat, discount_percent: 100 },
             },
+            keeping: self.keeping,
             body_maker: Box::new(|bill| format!("{} {}", bill.order, bill.total.0).into_bytes()),
             observer: Box::new(|_| ()),
         }
@@ -89,6 +101,16 @@ impl Bench {
 
     fn tap(&self, lane: &str, code: &str, passenger: &str) -> Result<Admission, LedgerError> {
         self.runtime.block_on(self.gate().admit(tap(lane, code, passenger)))
+    }
+
+    fn sendable_row(&self, code: &str) -> Admitted {
+        let admitted = self.admitted(code);
+        self.opened(admitted.id);
+        admitted
+    }
+
+    fn claim(&self, id: DeductionId) -> Option<PendingDeduction> {
+        self.runtime.block_on(self.network().claim(id)).unwrap()
     }
 
     fn admitted(&self, code: &str) -> Admitted {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::order::OrderNumber;
 use crate::{
     clock::Stamp,
+    journal::printable,
     journey::{Fen, Kind},
     ride_code::{CodeDigest, PassengerId, Refusal, VerifiedCode},
 };
@@ -289,6 +290,74 @@ pub struct Page {
     /// Oldest first; may be empty although there are more.
     pub rows: Vec<QueueRow>,
     /// Where the next page begins; `None` after the last.
+    pub next_after_id: Option<DeductionId>,
+}
+
+/// Why a person makes an order void, in the person's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoidReason(String);
+
+/// Characters of a [`VoidReason`] at most.
+const VOID_REASON_CHARS_MAX: usize = 200;
+
+impl VoidReason {
+    /// Takes a person's words, without the white space around them.
+    ///
+    /// # Errors
+    /// There are none, too many, or some that are not for people; the sentence says so.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let text = text.trim();
+        if text.is_empty() {
+            Err("the reason is empty; say in a few words why this order is not charged")
+        } else if text.chars().count() > VOID_REASON_CHARS_MAX {
+            Err("the reason is longer than 200 characters; say it shorter")
+        } else if text.chars().any(|character| printable(character) != character) {
+            Err("the reason has control characters; write it on one line of plain text")
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a person wants to become void.
+#[derive(Debug, Clone)]
+pub struct VoidOrder {
+    /// Which.
+    pub order: OrderNumber,
+    /// Why.
+    pub reason: VoidReason,
+    /// Although WeChat may have taken it.
+    pub even_if_sent: bool,
+    /// Who wants it.
+    pub uid: u32,
+}
+
+/// What came of a person's decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decided {
+    /// It is done, durably.
+    Done,
+    /// There is no such order.
+    NotFound,
+    /// The order stays as it is: one sentence why.
+    Refused(String),
+}
+
+/// One step of sending all parked orders again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetriedBatch {
+    /// Orders that will be sent again.
+    pub retried: usize,
+    /// Orders that stay parked.
+    pub refused: usize,
+    /// Where the next step begins; `None` after the last.
     pub next_after_id: Option<DeductionId>,
 }
 

@@ -12,6 +12,9 @@
 //! may not be in the file; it did not open anything, so it is taken back before anything else is recorded: such [`Correction`]s
 //! are owned by this thread until they are durable, a stop included.
 
+mod decisions;
+mod upkeep;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     path::PathBuf,
@@ -21,17 +24,19 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::Keeping;
 use super::{
     checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
     order::OrderNumber,
     signal::PendingSignal,
     store::{BootName, Context, IfMissing, Store, concerns_file, free_bytes, is_busy},
     types::{
-        Admission, Attempt, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, Page, PageRequest,
-        PendingDeduction, QueueStory, Tap, Totals, Untaken,
+        Admission, Attempt, Decided, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, Page,
+        PageRequest, PendingDeduction, QueueStory, RetriedBatch, Tap, Totals, Untaken, VoidOrder,
     },
 };
 use crate::clock::Stamp;
+use upkeep::Upkeep;
 
 /// Deferred operations wait this long for a commit to join.
 const DEFER_MAX: Duration = Duration::from_secs(1);
@@ -82,6 +87,18 @@ pub(super) enum NetworkOp {
     Totals(Reply<Totals>),
     Page(PageRequest, Reply<Page>),
     Story(OrderNumber, Reply<Option<Box<QueueStory>>>),
+    /// Answered when durable, as the next two.
+    Retry {
+        order: OrderNumber,
+        uid: u32,
+        reply: Reply<Decided>,
+    },
+    RetryParked {
+        after_id: DeductionId,
+        uid: u32,
+        reply: Reply<RetriedBatch>,
+    },
+    Void(Box<VoidOrder>, Reply<Decided>),
 }
 
 /// What is worth counting.
@@ -113,6 +130,7 @@ pub(super) struct Setup {
     pub(super) path: PathBuf,
     pub(super) boot: BootName,
     pub(super) min_free_bytes: u64,
+    pub(super) keeping: Keeping,
     pub(super) context: Context,
     pub(super) store: Result<Store, LedgerError>,
     pub(super) gate: mpsc::Receiver<GateOp>,
@@ -133,6 +151,8 @@ enum Correction {
 
 enum Deferred {
     Claimed(DeductionId),
+    /// The claim reached nobody.
+    Unclaimed(DeductionId),
     Opened(Box<Opened>),
     Denied(Box<Denial>, u64),
     Attempt(Box<Attempt>),
@@ -158,6 +178,7 @@ pub(super) struct Writer {
     path: PathBuf,
     boot: BootName,
     min_free_bytes: u64,
+    keeping: Keeping,
     context: Context,
     file: File,
     /// Why the file is closed, or was the last time.
@@ -177,6 +198,10 @@ pub(super) struct Writer {
     waiting_openings: BTreeSet<DeductionId>,
     /// Rows of which an attempt is deferred, and whether it settles them: the file does not yet say so.
     deferred_attempts: HashMap<DeductionId, Settled>,
+    /// Rows that are handed out to be sent and have not come back, and whether an earlier request may have left this machine.
+    handed_out: HashMap<DeductionId, bool>,
+    /// Whether the file says that this run hands out rows.
+    is_delivering: bool,
     corrections: Vec<Correction>,
     /// A question of the network that waits until everything deferred is written.
     waiting_op: Option<NetworkOp>,
@@ -185,6 +210,7 @@ pub(super) struct Writer {
     /// When the file was last opened again, and the pause before that.
     reopened: Option<(Instant, Duration)>,
     checkpointer: Checkpointer,
+    upkeep: Upkeep,
 }
 
 impl Writer {
@@ -198,6 +224,7 @@ impl Writer {
             path: setup.path,
             boot: setup.boot,
             min_free_bytes: setup.min_free_bytes,
+            keeping: setup.keeping,
             context: setup.context,
             file,
             fault: fault.clone(),
@@ -213,12 +240,15 @@ impl Writer {
             deferred_since: None,
             waiting_openings: BTreeSet::new(),
             deferred_attempts: HashMap::new(),
+            handed_out: HashMap::new(),
+            is_delivering: false,
             corrections: Vec::new(),
             waiting_op: None,
             denials: DenialLimit::default(),
             disk_looked_at: Instant::now(),
             reopened: None,
             checkpointer,
+            upkeep: Upkeep::new(),
         };
         if matches!(writer.file, File::Closed { .. }) {
             writer.set_health(Health::Down { reason: fault.reason() });
@@ -243,6 +273,7 @@ impl Writer {
         for _ in 0..LAST_TRIES.0 {
             self.flush();
             if self.deferred.is_empty() && self.corrections.is_empty() {
+                self.end_delivering();
                 return Written::All;
             }
             if let File::Closed { pause, .. } = self.file {
@@ -284,9 +315,10 @@ impl Writer {
         if let Some(since) = self.deferred_since {
             wake_at = wake_at.min(since + DEFER_MAX);
         }
-        if let File::Closed { retry_at, .. } = self.file {
-            wake_at = wake_at.min(retry_at);
-        }
+        wake_at = wake_at.min(match self.file {
+            File::Closed { retry_at, .. } => retry_at,
+            File::Open(_) => self.upkeep.wake_at(),
+        });
         self.checkpointer.wake_at().map_or(wake_at, |at| wake_at.min(at))
     }
 
@@ -326,12 +358,14 @@ impl Writer {
             NetworkOp::Attempt(_) | NetworkOp::Pending { .. } => false,
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
             NetworkOp::Totals(_) | NetworkOp::Page(..) | NetworkOp::Story(..) => !self.deferred.is_empty(),
+            NetworkOp::Retry { .. } | NetworkOp::RetryParked { .. } | NetworkOp::Void(..) => !self.deferred.is_empty(),
         }
     }
 
     fn carry_out(&mut self, op: NetworkOp) {
         match op {
             NetworkOp::Attempt(attempt) => {
+                self.come_back(&attempt);
                 let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
                 self.deferred_attempts.insert(attempt.id, settled);
                 self.defer(Deferred::Attempt(attempt));
@@ -355,33 +389,57 @@ impl Writer {
                 let story = read(&self.file, |store| store.story(&order).map(|story| story.map(Box::new)));
                 self.answer(reply, story);
             }
+            NetworkOp::Retry { order, uid, reply } => self.retry(&order, uid, reply),
+            NetworkOp::RetryParked { after_id, uid, reply } => self.retry_parked(after_id, uid, reply),
+            NetworkOp::Void(order, reply) => self.void(&order, reply),
         }
     }
 
     /// Hands out a row that is about to be sent. One that cannot be read is parked, or it would be asked for for ever.
     fn claim(&mut self, id: DeductionId, reply: Reply<Option<PendingDeduction>>) {
-        let row = match read(&self.file, |store| store.pending_one(id)) {
+        if let Err(error) = self.begin_delivering() {
+            drop(reply.send(Err(error)));
+            return;
+        }
+        let now = Stamp::now();
+        let claim = match read(&self.file, |store| store.claim(id, &now)) {
             Err(ReadError::Row(error)) => {
                 log::error!("a deduction cannot be read and is parked: {error}");
-                let (detail, at_utc_ms) = (error.to_string(), Stamp::now().utc_ms);
-                self.write(|store| store.park_unreadable(id, &detail, at_utc_ms));
+                let detail = error.to_string();
+                self.write(|store| store.park_unreadable(id, &detail, now.utc_ms));
                 Ok(None)
             }
-            row => row,
+            Ok(Some(claim)) if claim.age.is_some_and(|age| age.is_surely_over(self.keeping.max_age_ms)) => {
+                self.park_over_age(&[id]);
+                Ok(None)
+            }
+            claim => claim,
         };
-        if let Ok(Some(_)) = &row {
+        if let Ok(Some(claim)) = &claim {
+            self.handed_out.insert(id, claim.was_sent);
             self.defer(Deferred::Claimed(id));
         }
-        self.answer(reply, row);
+        self.answer(reply, claim.map(|claim| claim.map(|claim| claim.row)));
     }
 
     /// Something small that the gate does not wait for but that cannot be deferred.
     fn write(&mut self, work: impl FnOnce(&Store) -> rusqlite::Result<()>) {
-        let File::Open(store) = &mut self.file else { return };
-        if let Err(error) = store.transact(work) {
-            let error = store.explain(&error);
-            self.fail(&error);
+        // The error has closed the file, or was another program's lock; both were told to whoever must know.
+        let _ = self.write_for(work);
+    }
+
+    /// As [`Self::write`], for somebody who waits for it: durable when it returns.
+    fn write_for<T>(&mut self, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+        let File::Open(store) = &mut self.file else { return Err(self.fault.clone()) };
+        let error = match store.transact(work) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let explained = store.explain(&error);
+        if concerns_file(&error) && !is_busy(&error) {
+            self.fail(&explained);
         }
+        Err(explained)
     }
 
     /// Answers a reading; if the file failed, it is closed.
@@ -675,6 +733,7 @@ impl Writer {
         }
         self.checkpointer.keep_house(now);
         self.keep_log(now);
+        self.keep_up(now);
     }
 
     /// Gives the log its length when there is time for it, and bounds it when there is none.
@@ -781,6 +840,7 @@ impl Deferred {
     fn apply(&self, store: &Store) -> rusqlite::Result<()> {
         match self {
             Self::Claimed(id) => store.claimed(*id),
+            Self::Unclaimed(id) => store.unclaimed(*id),
             Self::Opened(opened) => store.opened(opened),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
             Self::Attempt(attempt) => store.attempt(attempt),
@@ -792,7 +852,7 @@ impl Deferred {
     /// Whether a commit that failed has brought this into the file all the same. What is harmless to repeat is never said to be.
     fn is_in(&self, store: &Store) -> bool {
         match self {
-            Self::Claimed(_) | Self::Opened(_) => false,
+            Self::Claimed(_) | Self::Unclaimed(_) | Self::Opened(_) => false,
             Self::Denied(denial, _) => store.has_denial(denial).unwrap_or(false),
             Self::Attempt(attempt) => store.has_attempt(attempt).unwrap_or(false),
         }

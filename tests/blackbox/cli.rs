@@ -24,8 +24,15 @@ fn line_of(settings: &str, key: &str) -> usize {
 fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
     let wechat = WeChat::start();
     let gate = Gate::beside(&wechat).prepare();
-    let wrong: [&[&str]; 5] = [
+    let long = "x".repeat(201);
+    let wrong: [&[&str]; 11] = [
         &["fly"],
+        &["queue", "retry"],
+        &["queue", "retry", UNKNOWN_ORDER, "--all-parked"],
+        &["queue", "void", UNKNOWN_ORDER],
+        &["queue", "void", UNKNOWN_ORDER, "--reason", " "],
+        &["queue", "void", UNKNOWN_ORDER, "--reason", "a\u{1b}[2Jb"],
+        &["queue", "void", UNKNOWN_ORDER, "--reason", &long],
         &["status", "--fly"],
         &["queue", "show"],
         &["queue", "list", "--state", "flying"],
@@ -150,9 +157,15 @@ fn an_order_number_that_is_none_ends_with_66_and_does_nothing_to_the_terminal() 
 fn an_unknown_order_ends_with_66_with_a_daemon_and_without() {
     let wechat = WeChat::start();
     let mut gate = Gate::beside(&wechat).start();
-    assert_eq!(gate.cli(&["queue", "show", UNKNOWN_ORDER]).code, Some(66));
+    let unknown: [&[&str]; 4] = [
+        &["queue", "show", UNKNOWN_ORDER],
+        &["queue", "retry", UNKNOWN_ORDER],
+        &["queue", "void", UNKNOWN_ORDER, "--reason", "mistake"],
+        &["queue", "void", "12", "--reason", "mistake"],
+    ];
+    unknown.iter().for_each(|args| assert_eq!(gate.cli(args).code, Some(66), "{args:?}"));
     gate.stop_cleanly();
-    assert_eq!(gate.cli(&["queue", "show", UNKNOWN_ORDER]).code, Some(66));
+    unknown.iter().for_each(|args| assert_eq!(gate.cli(args).code, Some(66), "{args:?}"));
 }
 
 #[test]

@@ -180,6 +180,28 @@ fn a_user_without_rights_is_told_so_with_77() {
 }
 
 #[test]
+fn who_may_only_read_can_neither_retry_nor_void() {
+    if !rustix::process::getuid().is_root() {
+        return; // Nobody else can become a stranger.
+    }
+    let wechat = WeChat::start();
+    let mut gate = gate_with_a_ride(Gate::beside(&wechat));
+    let order = wechat.order_of(&code("RIDE", 1));
+    let changes: [&[&str]; 3] =
+        [&["queue", "retry", &order], &["queue", "retry", "--all-parked"], &["queue", "void", &order, "--reason", "mine"]];
+    gate.start();
+    set_mode(&gate, "control.sock", 0o666);
+    for args in changes {
+        let said = as_stranger(&gate, args);
+        assert_eq!((said.code, said.stdout.as_str(), said.stderr.lines().count()), (Some(77), "", 1), "{args:?}: {said:?}");
+    }
+    gate.stop_cleanly();
+    for args in changes {
+        assert_eq!(as_stranger(&gate, args).code, Some(77), "without a daemon: {args:?}");
+    }
+}
+
+#[test]
 fn a_listing_that_fails_at_once_prints_nothing() {
     let wechat = WeChat::start();
     let gate = gate_with_a_ride(Gate::beside(&wechat));

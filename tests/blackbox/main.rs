@@ -16,6 +16,7 @@ mod cli;
 #[cfg(feature = "sandbox")]
 mod code;
 mod control;
+mod decisions;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod framings;
