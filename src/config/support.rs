@@ -24,17 +24,9 @@ impl fmt::Display for Unsupported {
 /// Every setting that this version of the program cannot run: a daemon must refuse them.
 #[must_use]
 pub fn unsupported(settings: &Settings) -> Vec<Unsupported> {
-    let whole = [exposure(settings), fare_table(settings), callback(settings)].into_iter().flatten();
+    let whole = [fare_table(settings), callback(settings)].into_iter().flatten();
     let lanes = settings.lanes.iter().flat_map(|lane| [mode(lane), gpio(lane), passage(lane)]).flatten();
     whole.chain(lanes).collect()
-}
-
-fn exposure(settings: &Settings) -> Option<Unsupported> {
-    settings.exposure.is_some().then(|| Unsupported {
-        key: "exposure".to_owned(),
-        problem: "this version cannot limit the exposure yet",
-        mend: "remove the table [exposure]",
-    })
 }
 
 fn fare_table(settings: &Settings) -> Option<Unsupported> {

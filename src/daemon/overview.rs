@@ -54,6 +54,7 @@ impl Source for Overview {
                 upload.reason.clone().unwrap_or_else(|| format!("{failures} sends in a row have failed; look at the queue"));
             alarms.push(format!("upload: {reason}"));
         }
+        alarms.extend(self.ledger.alarms().borrow().iter().map(ToString::to_string));
         Facts {
             lanes,
             upload: shown(upload),
@@ -105,7 +106,18 @@ impl LaneView {
 fn queue_status(totals: &Totals) -> QueueStatus {
     let [held, pending, accepted, paid, unpaid, parked, void] = totals.deductions;
     let oldest_pending_s = totals.oldest_pending.map(|recorded| u64::try_from(recorded.age_ms / 1000).unwrap_or(0));
-    QueueStatus { held, pending, accepted, paid, unpaid, parked, void, oldest_pending_s, pending_fen: totals.pending_fen }
+    QueueStatus {
+        held,
+        pending,
+        accepted,
+        paid,
+        unpaid,
+        parked,
+        void,
+        oldest_pending_s,
+        pending_fen: totals.pending_fen,
+        at_risk_fen: totals.at_risk_fen,
+    }
 }
 
 fn shown(status: upload::UploadStatus) -> UploadStatus {

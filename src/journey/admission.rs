@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Exposed;
 use crate::{config, ride_code::Refusal};
 
 /// How long ago something was, as well as the machine can know.
@@ -39,6 +40,8 @@ pub struct History {
     pub is_latest_of_lane: bool,
     /// The latest admission of the same passenger, on any lane.
     pub same_passenger: Option<Past>,
+    /// What is not yet accepted, where that is limited.
+    pub exposed: Option<Exposed>,
 }
 
 /// How long an admission blocks.
@@ -130,7 +133,12 @@ mod tests {
     const WINDOWS: Windows = Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 };
 
     fn code_seen(age: Age, is_latest_of_lane: bool) -> Judgement {
-        WINDOWS.judge(&History { same_code: Some(Past { age }), is_latest_of_lane, same_passenger: Some(Past { age }) })
+        WINDOWS.judge(&History {
+            same_code: Some(Past { age }),
+            is_latest_of_lane,
+            same_passenger: Some(Past { age }),
+            exposed: None,
+        })
     }
 
     fn other_boot(ms: i64) -> Age {

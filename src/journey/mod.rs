@@ -6,12 +6,17 @@
 //! This far the room knows single taps; entries and exits join it as further arms of [`Rules::decide`].
 
 mod admission;
+mod exposure;
 mod fare;
 
 pub use admission::{Age, History, Past, Windows};
+pub use exposure::{Exposed, GateExposed, Limits, Reached};
 pub use fare::{Fen, Tariff};
 
-use crate::{config::Settings, ride_code::Refusal};
+use crate::{
+    config::{AtLimit, Settings},
+    ride_code::Refusal,
+};
 
 /// What kind of deduction a tap leads to; decides which fields its request carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,31 +73,50 @@ pub struct Rules {
     pub windows: Windows,
     /// Prices.
     pub tariff: Tariff,
+    /// Limits on what is not yet accepted.
+    pub exposure: Option<Limits>,
 }
 
 impl Rules {
     /// From the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { windows: Windows::new(&settings.gate), tariff: Tariff::new(&settings.fare) }
+        let exposure = settings.exposure.as_ref().map(Limits::new);
+        Self { windows: Windows::new(&settings.gate), tariff: Tariff::new(&settings.fare), exposure }
     }
 
     /// Judges a tap by what its code says and what the ledger holds of its code and its passenger.
     #[must_use]
     pub fn decide(&self, stated: &Stated, history: &History) -> Decision {
         match self.windows.judge(history) {
-            admission::Judgement::Free => self.single(stated),
+            admission::Judgement::Free => self.single(stated, history),
             admission::Judgement::Repeat => Decision::Repeat,
             admission::Judgement::Blocked(refusal) => Decision::Refuse(refusal),
         }
     }
 
-    fn single(&self, stated: &Stated) -> Decision {
+    /// The limit on what is not yet accepted that this decision meets, whether it refuses or only raises an alarm.
+    #[must_use]
+    pub fn reached(&self, decision: &Decision, history: &History) -> Option<Reached> {
+        let is_concerned = matches!(decision, Decision::Admit(_) | Decision::Refuse(Refusal::Exposure));
+        if is_concerned { self.exposure?.reached(&history.exposed?, self.tariff.single().total) } else { None }
+    }
+
+    fn single(&self, stated: &Stated, history: &History) -> Decision {
         let charge = self.tariff.single();
         match (stated.entry_refusal, stated.limit) {
             (Some(refusal), _) => Decision::Refuse(refusal),
             (None, Some(limit)) if limit < charge.total => Decision::Refuse(Refusal::OverLimit),
+            _ if self.is_exposed(charge, history) => Decision::Refuse(Refusal::Exposure),
             _ => Decision::Admit(charge),
+        }
+    }
+
+    /// Whether the limits refuse this charge.
+    fn is_exposed(&self, charge: Charge, history: &History) -> bool {
+        match (&self.exposure, &history.exposed) {
+            (Some(limits), Some(exposed)) if limits.at_limit == AtLimit::Deny => limits.reached(exposed, charge.total).is_some(),
+            _ => false,
         }
     }
 }
@@ -104,6 +128,7 @@ mod tests {
     const RULES: Rules = Rules {
         windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
         tariff: Tariff { flat: Fen(210), discount_percent: 85 },
+        exposure: None,
     };
 
     fn decide(stated: Stated) -> Decision {
@@ -121,6 +146,26 @@ mod tests {
         let limited = |fen| decide(Stated { limit: Some(Fen(fen)), ..Stated::default() });
         assert_eq!(limited(178), Decision::Refuse(Refusal::OverLimit));
         assert!(matches!(limited(179), Decision::Admit(_)));
+    }
+
+    #[test]
+    fn a_limit_on_exposure_refuses_last_and_an_alarm_refuses_nobody() {
+        let gate = GateExposed { total: Fen(0), oldest: None };
+        let history = History { exposed: Some(Exposed { passenger_count: 1, passenger: Fen(0), gate }), ..History::default() };
+        let limited = |at_limit| Rules {
+            exposure: Some(Limits { passenger_count: 1, passenger: Fen(9_999), gate: Fen(9_999), oldest_ms: 1, at_limit }),
+            ..RULES
+        };
+        let (deny, alarm) = (limited(AtLimit::Deny), limited(AtLimit::Alarm));
+        let refused = deny.decide(&Stated::default(), &history);
+        assert_eq!(refused, Decision::Refuse(Refusal::Exposure));
+        assert_eq!(deny.reached(&refused, &history), Some(Reached::Passenger));
+        let poor = Stated { limit: Some(Fen(0)), ..Stated::default() };
+        assert_eq!(deny.decide(&poor, &history), Decision::Refuse(Refusal::OverLimit));
+        assert_eq!(deny.reached(&Decision::Repeat, &history), None);
+        let admitted = alarm.decide(&Stated::default(), &history);
+        assert!(matches!(admitted, Decision::Admit(_)));
+        assert_eq!(alarm.reached(&admitted, &history), Some(Reached::Passenger));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use writer::{LedgerEvent, Observer, Written};
 use crate::{clock::boot_id, config::Settings, journey::Rules};
 use lock::Lock;
 use store::{BootName, Context, IfMissing, Store};
-use writer::{GateOp, NetworkOp, Setup, Writer};
+use writer::{Alarms, GateOp, NetworkOp, Setup, Writer};
 
 /// Operations of the gate that can wait; lanes ask one thing at a time, so this is never reached.
 const GATE_QUEUE: usize = 256;
@@ -131,6 +131,7 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
     let (gate_sender, gate) = mpsc::channel(GATE_QUEUE);
     let (network_sender, network) = mpsc::channel(NETWORK_QUEUE);
     let (health, health_seen) = watch::channel(Health::Up);
+    let (alarms, alarms_seen) = watch::channel(Alarms::new());
     let pending = Arc::new(PendingSignal::default());
     let writer = Writer::new(Setup {
         path: options.path,
@@ -143,11 +144,12 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         network,
         health,
         pending: pending.clone(),
+        alarms,
         observer: options.observer,
     });
     let thread = spawn(writer)?;
     let gate = GateLedger { ops: gate_sender, health: health_seen.clone() };
-    let network = NetworkLedger { ops: network_sender, health: health_seen, pending };
+    let network = NetworkLedger { ops: network_sender, health: health_seen, alarms: alarms_seen, pending };
     Ok((Running { thread, _lock: lock }, gate, network))
 }
 
@@ -214,6 +216,7 @@ impl GateLedger {
 pub struct NetworkLedger {
     ops: mpsc::Sender<NetworkOp>,
     health: watch::Receiver<Health>,
+    alarms: watch::Receiver<Alarms>,
     pending: Arc<PendingSignal>,
 }
 
@@ -294,6 +297,12 @@ impl NetworkLedger {
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// The alarms about what is not yet accepted, one sentence each, now and whenever they change.
+    #[must_use]
+    pub fn alarms(&self) -> watch::Receiver<Vec<Arc<str>>> {
+        self.alarms.clone()
     }
 
     /// Waits until rows have become pending since this last returned, and gives the lowest of them. For one waiter.

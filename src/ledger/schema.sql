@@ -64,6 +64,8 @@ CREATE TABLE deduction (
 ) STRICT;
 -- What somebody still has to do something about, and nothing else: empty at night, whatever the table holds.
 CREATE INDEX deduction_open ON deduction (state, id) WHERE state IN ('held', 'pending', 'unpaid', 'parked');
+-- What one passenger has not paid yet; all that a limit on it needs, without looking at the rows.
+CREATE INDEX deduction_exposed ON deduction (passenger, total_fen, state) WHERE state IN ('held', 'pending', 'parked');
 CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
 
 -- The story of a deduction after its recording.

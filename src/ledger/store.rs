@@ -1,7 +1,11 @@
 //! The SQL of the project, as functions over one connection. Whoever calls them has begun the transaction.
 
 mod decisions;
+mod exposure;
 mod upkeep;
+
+#[cfg(test)]
+pub(super) use exposure::OF_PASSENGER;
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -21,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::{Stamp, rfc3339_ms},
-    journey::{Age, Charge, Decision, Fen, History, Past, Rules, Stated},
+    journey::{Age, Charge, Decision, Fen, History, Limits, Past, Reached, Rules, Stated},
     ride_code::{PassengerId, masked},
 };
 
@@ -165,18 +169,21 @@ impl Store {
 
     // ---- scans -------------------------------------------------------------------------------------------------------------
 
-    /// Judges a tap by what the ledger holds and records what follows from it.
-    pub(super) fn admit(&self, tap: &Tap, context: &Context) -> rusqlite::Result<Admission> {
+    /// Judges a tap by what the ledger holds and records what follows from it. Beside it the limit on exposure that it met.
+    pub(super) fn admit(&self, tap: &Tap, context: &Context) -> rusqlite::Result<(Admission, Option<Reached>)> {
         let limit = tap.code.terms.map(|terms| Fen(terms.single_trip_limit_fen));
         let stated = Stated { entry_refusal: tap.code.entry_refusal, limit };
-        match context.rules.decide(&stated, &self.history(tap)?) {
-            Decision::Repeat => Ok(Admission::Repeat),
-            Decision::Refuse(refusal) => Ok(Admission::Refused(refusal)),
-            Decision::Admit(charge) => self.record(tap, charge, context).map(Admission::Admitted),
-        }
+        let history = self.history(tap, context.rules.exposure.as_ref())?;
+        let decision = context.rules.decide(&stated, &history);
+        let admission = match decision {
+            Decision::Repeat => Admission::Repeat,
+            Decision::Refuse(refusal) => Admission::Refused(refusal),
+            Decision::Admit(charge) => Admission::Admitted(self.record(tap, charge, context)?),
+        };
+        Ok((admission, context.rules.reached(&decision, &history)))
     }
 
-    fn history(&self, tap: &Tap) -> rusqlite::Result<History> {
+    fn history(&self, tap: &Tap, limits: Option<&Limits>) -> rusqlite::Result<History> {
         let latest = |sql, key: &[u8]| {
             let mut statement = self.connection.prepare_cached(sql)?;
             statement
@@ -196,7 +203,8 @@ impl Store {
             _ => false,
         };
         let past = |(_, _, age)| Past { age };
-        Ok(History { same_code: same_code.map(past), is_latest_of_lane, same_passenger: same_passenger.map(past) })
+        let exposed = limits.map(|limits| self.exposed(tap.code.passenger.key(), limits, &tap.scanned)).transpose()?;
+        Ok(History { same_code: same_code.map(past), is_latest_of_lane, same_passenger: same_passenger.map(past), exposed })
     }
 
     fn lane_admitted_after(&self, seq: i64, lane: &str) -> rusqlite::Result<bool> {
@@ -494,6 +502,7 @@ impl Store {
                 totals.pending_fen = row.get(2)?;
             }
         }
+        totals.at_risk_fen = self.at_risk_fen()?;
         totals.oldest_pending = self.oldest_pending(now)?;
         Ok(totals)
     }

@@ -1,6 +1,7 @@
 //! The ledger's promises, on real files.
 
 mod decisions;
+mod exposure;
 mod upkeep;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     clock::Stamp,
-    journey::{Fen, Tariff, Windows},
+    journey::{Fen, Limits, Tariff, Windows},
     ride_code::{PassengerId, Refusal, VerifiedCode},
 };
 
@@ -23,6 +24,7 @@ struct Bench {
     flat: Fen,
     min_free_bytes: u64,
     keeping: Keeping,
+    exposure: Option<Limits>,
 }
 
 impl Bench {
@@ -39,6 +41,7 @@ impl Bench {
             flat: Fen(200),
             min_free_bytes: 0,
             keeping: Keeping { max_age_ms: i64::MAX },
+            exposure: None,
         };
         change(&mut bench);
         bench.handles = Some(start(bench.options()).unwrap());
@@ -57,6 +60,7 @@ impl Bench {
             rules: Rules {
                 windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
                 tariff: Tariff { flat: self.flat, discount_percent: 100 },
+                exposure: self.exposure,
             },
             keeping: self.keeping,
             body_maker: Box::new(|bill| format!("{} {}", bill.order, bill.total.0).into_bytes()),

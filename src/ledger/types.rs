@@ -190,6 +190,8 @@ pub struct Totals {
     pub deductions: [u64; 7],
     /// Fen of the pending ones.
     pub pending_fen: i64,
+    /// Fen of what is recorded but not yet accepted: held, pending and parked.
+    pub at_risk_fen: i64,
     /// When the oldest pending one was recorded.
     pub oldest_pending: Option<Recorded>,
 }

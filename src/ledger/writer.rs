@@ -13,6 +13,7 @@
 //! are owned by this thread until they are durable, a stop included.
 
 mod decisions;
+mod exposure;
 mod upkeep;
 
 use std::{
@@ -35,7 +36,9 @@ use super::{
         PageRequest, PendingDeduction, QueueStory, RetriedBatch, Tap, Totals, Untaken, VoidOrder,
     },
 };
-use crate::clock::Stamp;
+use crate::{clock::Stamp, journey::Reached};
+pub(super) use exposure::Alarms;
+use exposure::ExposureWatch;
 use upkeep::Upkeep;
 
 /// Deferred operations wait this long for a commit to join.
@@ -137,6 +140,7 @@ pub(super) struct Setup {
     pub(super) network: mpsc::Receiver<NetworkOp>,
     pub(super) health: watch::Sender<Health>,
     pub(super) pending: Arc<PendingSignal>,
+    pub(super) alarms: watch::Sender<Alarms>,
     pub(super) observer: Observer,
 }
 
@@ -211,11 +215,14 @@ pub(super) struct Writer {
     reopened: Option<(Instant, Duration)>,
     checkpointer: Checkpointer,
     upkeep: Upkeep,
+    exposure: ExposureWatch,
 }
 
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let checkpointer = Checkpointer::new(&setup.path);
+        let rules = &setup.context.rules;
+        let exposure = ExposureWatch::new(rules.exposure, rules.tariff.single().total, setup.alarms);
         let (file, fault) = match setup.store {
             Ok(store) => (File::Open(store), LedgerError::unavailable("it was never closed")),
             Err(error) => (File::Closed { retry_at: Instant::now() + REOPEN_PAUSE.0, pause: REOPEN_PAUSE.0 }, error),
@@ -249,6 +256,7 @@ impl Writer {
             reopened: None,
             checkpointer,
             upkeep: Upkeep::new(),
+            exposure,
         };
         if matches!(writer.file, File::Closed { .. }) {
             writer.set_health(Health::Down { reason: fault.reason() });
@@ -589,7 +597,10 @@ impl Writer {
         for (op, result) in waited.into_iter().zip(results) {
             let result = result.map_err(|error| LedgerError::unavailable(format!("a record was refused: {error}")));
             match (op, result) {
-                (Waited::Admit(_, reply), Ok(Outcome::Admission(admission))) => {
+                (Waited::Admit(_, reply), Ok(Outcome::Admission(admission, reached))) => {
+                    if let Some(reached) = reached {
+                        self.exposure.reached(reached);
+                    }
                     if let Admission::Admitted(admitted) = &admission {
                         self.waiting_openings.insert(admitted.id);
                     }
@@ -812,7 +823,7 @@ fn refuse_all(waited: Vec<Waited>, error: &LedgerError) {
 
 /// What an operation that is waited for comes to.
 enum Outcome {
-    Admission(Admission),
+    Admission(Admission, Option<Reached>),
     Done,
 }
 
@@ -830,7 +841,7 @@ impl Waited {
 
     fn apply(&self, store: &Store, context: &Context) -> rusqlite::Result<Outcome> {
         match self {
-            Self::Admit(tap, _) => store.admit(tap, context).map(Outcome::Admission),
+            Self::Admit(tap, _) => store.admit(tap, context).map(|(admission, reached)| Outcome::Admission(admission, reached)),
             Self::TakeBack(id, why, _) => store.take_back(*id, *why, Stamp::now().utc_ms).map(|()| Outcome::Done),
         }
     }

@@ -292,6 +292,7 @@ impl Events {
 struct States {
     queue_rows: Family<OfState, Gauge>,
     pending_fen: Gauge,
+    at_risk_fen: Gauge,
     oldest_pending_seconds: Gauge,
     ledger_up: Gauge,
     lanes: Gauge,
@@ -307,6 +308,7 @@ impl States {
         Self {
             queue_rows: add(to, "queue_rows", "Deductions in the ledger, by state", Family::default()),
             pending_fen: add(to, "pending_fen", "Sum of the pending deductions", Gauge::default()),
+            at_risk_fen: add(to, "at_risk_fen", "Sum of what is held, pending or parked: not yet accepted", Gauge::default()),
             oldest_pending_seconds: add(
                 to,
                 "oldest_pending_seconds",
@@ -333,6 +335,7 @@ impl States {
             gauge.set(i64::from(lane.scanner == ScannerState::Up));
         }
         self.pending_fen.set(status.queue.pending_fen);
+        self.at_risk_fen.set(status.queue.at_risk_fen);
         self.oldest_pending_seconds.set(clamped(status.queue.oldest_pending_s.unwrap_or(0)));
         self.ledger_up.set(i64::from(report.ledger_up));
         self.lanes.set(clamped(status.lanes.len() as u64));
@@ -397,7 +400,14 @@ mod tests {
             version: "0.1.0".into(),
             uptime_s: 61,
             lanes: vec![lane("in", ScannerState::Up), lane("out", ScannerState::Absent)],
-            queue: QueueStatus { pending: 12, paid: 3, oldest_pending_s: Some(185), pending_fen: 2405, ..QueueStatus::default() },
+            queue: QueueStatus {
+                pending: 12,
+                paid: 3,
+                oldest_pending_s: Some(185),
+                pending_fen: 2405,
+                at_risk_fen: 3005,
+                ..QueueStatus::default()
+            },
             upload: UploadStatus { state: UploadState::Idle, reason: None },
             clock: ClockStatus { synchronized: true },
             scan_to_open_ms: ScanToOpenMs::default(),
@@ -449,6 +459,7 @@ mod tests {
             r#"faregate_queue_rows{state="pending"} 12"#,
             r#"faregate_queue_rows{state="void"} 0"#,
             "faregate_pending_fen 2405",
+            "faregate_at_risk_fen 3005",
             "faregate_oldest_pending_seconds 185",
             "faregate_ledger_up 1",
             "faregate_lanes 2",

@@ -86,6 +86,9 @@ pub struct QueueStatus {
     pub oldest_pending_s: Option<u64>,
     /// Sum of the pending rows in fen.
     pub pending_fen: i64,
+    /// Sum of what is recorded but not yet accepted, in fen; for the metrics.
+    #[serde(skip)]
+    pub at_risk_fen: i64,
 }
 
 impl QueueStatus {
@@ -307,6 +310,7 @@ mod tests {
                 void: 88,
                 oldest_pending_s: Some(185),
                 pending_fen: 2405,
+                at_risk_fen: 0,
             },
             upload: UploadStatus { state: UploadState::Waiting, reason: Some("no answer from the server".into()) },
             clock: ClockStatus { synchronized: false },

@@ -57,6 +57,8 @@ pub enum Refusal {
     OverLimit,
     /// The passenger is on the deny-list.
     DeniedPassenger,
+    /// Too much is recorded but not yet accepted, of this passenger or of this gate.
+    Exposure,
     /// The opening could not start within `open_within`.
     Late,
     /// The ledger cannot be written: no code can be admitted.
@@ -65,7 +67,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in the order of judgement.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Format,
         Self::UnknownRoot,
         Self::CertificateExpired,
@@ -80,6 +82,7 @@ impl Refusal {
         Self::ClockUnsynchronized,
         Self::OverLimit,
         Self::DeniedPassenger,
+        Self::Exposure,
         Self::Late,
         Self::OutOfOrder,
     ];
@@ -102,6 +105,7 @@ impl Refusal {
             Self::ClockUnsynchronized => "clock-unsynchronized",
             Self::OverLimit => "over-limit",
             Self::DeniedPassenger => "denied-passenger",
+            Self::Exposure => "exposure",
             Self::Late => "late",
             Self::OutOfOrder => "out-of-order",
         }

@@ -19,6 +19,7 @@ mod control;
 mod decisions;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod exposure;
 mod framings;
 mod isolation;
 mod notify;

@@ -7,7 +7,7 @@ impl Bench {
         self.runtime.block_on(self.network().retry(order.clone(), 1000)).unwrap()
     }
 
-    fn void(&self, order: &OrderNumber, even_if_sent: bool) -> Decided {
+    pub(super) fn void(&self, order: &OrderNumber, even_if_sent: bool) -> Decided {
         let reason = VoidReason::parse("test ride").unwrap();
         let order = VoidOrder { order: order.clone(), reason, even_if_sent, uid: 1000 };
         self.runtime.block_on(self.network().void(order)).unwrap()

@@ -46,6 +46,7 @@ impl Writer {
         if !self.deferred.is_empty() {
             self.commit(Vec::new());
         }
+        self.watch_exposure();
         let is_more = self.deferred.is_empty() && self.park_step();
         self.upkeep.due_at = now + if is_more { STEP_EVERY } else { LOOK_EVERY };
     }

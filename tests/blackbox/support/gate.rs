@@ -73,7 +73,8 @@ impl Builder {
 
     /// A setting; those of `lane`, `scanner` and `turnstile` hold for every lane.
     pub(crate) fn set(mut self, section: &'static str, key: &str, value: impl Into<Value>) -> Self {
-        self.sections.get_mut(section).expect("a known section").insert(key.to_owned(), value.into());
+        assert!(self.sections.contains_key(section) || section == "exposure", "{section} is no known section");
+        self.sections.entry(section).or_default().insert(key.to_owned(), value.into());
         self
     }
 
@@ -111,7 +112,7 @@ impl Builder {
             writeln!(text, "[lane.turnstile]").unwrap();
             self.write_keys(&mut text, "turnstile");
         }
-        for name in SECTIONS {
+        for name in SECTIONS.into_iter().chain(["exposure"]).filter(|name| self.sections.contains_key(name)) {
             writeln!(text, "[{name}]").unwrap();
             self.write_keys(&mut text, name);
         }

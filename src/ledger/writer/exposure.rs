@@ -1,0 +1,105 @@
+//! Tells people, once per episode, that too much is recorded but not yet accepted.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{Writer, read};
+use crate::{
+    clock::Stamp,
+    config::AtLimit,
+    journey::{Fen, GateExposed, Limits, Reached},
+};
+
+/// An alarm about a passenger's limit lasts so long after the last tap that reached it: nobody keeps a list of passengers.
+const PASSENGER_ALARM: Duration = Duration::from_secs(600);
+
+/// The alarms about exposure, one sentence each.
+pub(in crate::ledger) type Alarms = Vec<Arc<str>>;
+
+/// Which limits are reached.
+pub(super) struct ExposureWatch {
+    limits: Option<Limits>,
+    /// What one more trip adds.
+    fare: Fen,
+    gate: Option<Reached>,
+    passenger_at: Option<Instant>,
+    alarms: watch::Sender<Alarms>,
+}
+
+impl ExposureWatch {
+    pub(super) fn new(limits: Option<Limits>, fare: Fen, alarms: watch::Sender<Alarms>) -> Self {
+        Self { limits, fare, gate: None, passenger_at: None, alarms }
+    }
+
+    /// A tap reached a limit.
+    pub(super) fn reached(&mut self, reached: Reached) {
+        match reached {
+            Reached::Passenger => self.passenger_at = Some(Instant::now()),
+            Reached::GateFen | Reached::Oldest => self.gate = Some(reached),
+        }
+        self.tell();
+    }
+
+    /// What the gate has at this moment.
+    fn look(&mut self, limits: &Limits, gate: &GateExposed) {
+        if let Some(reached) = limits.reached_by_gate(gate, self.fare) {
+            self.gate = Some(reached);
+        } else if limits.is_clear(gate, self.fare) {
+            self.gate = None;
+        }
+        self.passenger_at = self.passenger_at.filter(|at| at.elapsed() < PASSENGER_ALARM);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let alarms = self.sentences();
+        self.alarms.send_if_modified(|told| {
+            for alarm in alarms.iter().filter(|alarm| !told.contains(alarm)) {
+                log::error!("{alarm}");
+            }
+            if alarms.is_empty() && !told.is_empty() {
+                log::info!("exposure: what is not yet accepted is below its limits again");
+            }
+            let is_new = *told != alarms;
+            *told = alarms;
+            is_new
+        });
+    }
+
+    fn sentences(&self) -> Alarms {
+        let Some(limits) = &self.limits else { return Alarms::new() };
+        let closed = |who: &str| match limits.at_limit {
+            AtLimit::Deny => format!("; {who} entries and single taps are refused"),
+            AtLimit::Alarm => String::new(),
+        };
+        let gate = self.gate.map(|reached| match reached {
+            Reached::Oldest => format!(
+                "exposure: a deduction waits longer than [exposure] oldest{}; look at why the upload stands still",
+                closed("all")
+            ),
+            _ => format!(
+                "exposure: what is not yet accepted reaches [exposure] gate_fen{}; look at the upload and at parked deductions",
+                closed("all")
+            ),
+        });
+        let passenger = self.passenger_at.map(|_| {
+            let closed = closed("the passenger's");
+            format!("exposure: a passenger reaches a limit of [exposure]{closed}; look at pending and parked deductions")
+        });
+        gate.into_iter().chain(passenger).map(Arc::from).collect()
+    }
+}
+
+impl Writer {
+    /// Looks at the gate's limits.
+    pub(super) fn watch_exposure(&mut self) {
+        let Some(limits) = self.exposure.limits else { return };
+        if let Ok(gate) = read(&self.file, |store| store.gate_exposed(&Stamp::now())) {
+            self.exposure.look(&limits, &gate);
+        }
+    }
+}
