@@ -100,6 +100,12 @@ impl Age {
         }
     }
 
+    /// Whether the machine's clocks can tell it.
+    #[must_use]
+    pub fn is_sure(self) -> bool {
+        matches!(self, Self::ThisBoot { .. } | Self::OtherBoot { is_reliable: true, .. })
+    }
+
     /// Whether this is surely more than `limit_ms` ago. Across boots only two synchronized clocks can tell: nothing is decided by an
     /// age that a clock's jump from 1970 to now has made.
     #[must_use]

@@ -66,13 +66,21 @@ pub struct Options {
 pub struct Keeping {
     /// `upload.max_age`, milliseconds: what is older is parked, not sent.
     pub max_age_ms: i64,
+    /// `ledger.keep`, milliseconds: settled rows that are older are removed when the sums of their day are stored.
+    pub keep_ms: i64,
+    /// `ledger.keep_denied`, milliseconds: refused scans that are older are removed.
+    pub keep_denied_ms: i64,
 }
 
 impl Keeping {
     /// From the settings.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { max_age_ms: whole_ms(settings.upload.max_age) }
+        Self {
+            max_age_ms: whole_ms(settings.upload.max_age),
+            keep_ms: whole_ms(settings.ledger.keep),
+            keep_denied_ms: whole_ms(settings.ledger.keep_denied),
+        }
     }
 }
 

@@ -66,6 +66,8 @@ CREATE TABLE deduction (
 CREATE INDEX deduction_open ON deduction (state, id) WHERE state IN ('held', 'pending', 'unpaid', 'parked');
 -- What one passenger has not paid yet; all that a limit on it needs, without looking at the rows.
 CREATE INDEX deduction_exposed ON deduction (passenger, total_fen, state) WHERE state IN ('held', 'pending', 'parked');
+-- What may be removed one day, in the order of recording.
+CREATE INDEX deduction_settled ON deduction (id) WHERE state IN ('paid', 'void');
 CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
 
 -- The story of a deduction after its recording.
@@ -77,6 +79,18 @@ CREATE TABLE event (
     detail TEXT
 ) STRICT;
 CREATE INDEX event_deduction ON event (deduction, id);
+
+-- What is left of settled deductions that were removed: sums by the Beijing day of their recording.
+CREATE TABLE daily (
+    day TEXT NOT NULL,
+    state TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    deductions INTEGER NOT NULL,
+    original_fen INTEGER NOT NULL,
+    total_fen INTEGER NOT NULL,
+    paid_fen INTEGER NOT NULL,
+    PRIMARY KEY (day, state, lane)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE denied (
     id INTEGER PRIMARY KEY,

@@ -4,6 +4,8 @@ mod decisions;
 mod exposure;
 mod upkeep;
 
+pub(super) use upkeep::Step;
+
 #[cfg(test)]
 pub(super) use exposure::OF_PASSENGER;
 

@@ -40,7 +40,7 @@ impl Bench {
             handles: None,
             flat: Fen(200),
             min_free_bytes: 0,
-            keeping: Keeping { max_age_ms: i64::MAX },
+            keeping: Keeping { max_age_ms: i64::MAX, keep_ms: i64::MAX, keep_denied_ms: i64::MAX },
             exposure: None,
         };
         change(&mut bench);

@@ -37,6 +37,7 @@ use super::{
     },
 };
 use crate::{clock::Stamp, journey::Reached};
+use decisions::Delivering;
 pub(super) use exposure::Alarms;
 use exposure::ExposureWatch;
 use upkeep::Upkeep;
@@ -202,10 +203,7 @@ pub(super) struct Writer {
     waiting_openings: BTreeSet<DeductionId>,
     /// Rows of which an attempt is deferred, and whether it settles them: the file does not yet say so.
     deferred_attempts: HashMap<DeductionId, Settled>,
-    /// Rows that are handed out to be sent and have not come back, and whether an earlier request may have left this machine.
-    handed_out: HashMap<DeductionId, bool>,
-    /// Whether the file says that this run hands out rows.
-    is_delivering: bool,
+    delivering: Delivering,
     corrections: Vec<Correction>,
     /// A question of the network that waits until everything deferred is written.
     waiting_op: Option<NetworkOp>,
@@ -247,8 +245,7 @@ impl Writer {
             deferred_since: None,
             waiting_openings: BTreeSet::new(),
             deferred_attempts: HashMap::new(),
-            handed_out: HashMap::new(),
-            is_delivering: false,
+            delivering: Delivering::default(),
             corrections: Vec::new(),
             waiting_op: None,
             denials: DenialLimit::default(),
@@ -365,8 +362,12 @@ impl Writer {
         match op {
             NetworkOp::Attempt(_) | NetworkOp::Pending { .. } => false,
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
-            NetworkOp::Totals(_) | NetworkOp::Page(..) | NetworkOp::Story(..) => !self.deferred.is_empty(),
-            NetworkOp::Retry { .. } | NetworkOp::RetryParked { .. } | NetworkOp::Void(..) => !self.deferred.is_empty(),
+            NetworkOp::Totals(_)
+            | NetworkOp::Page(..)
+            | NetworkOp::Story(..)
+            | NetworkOp::Retry { .. }
+            | NetworkOp::RetryParked { .. }
+            | NetworkOp::Void(..) => !self.deferred.is_empty(),
         }
     }
 
@@ -424,7 +425,7 @@ impl Writer {
             claim => claim,
         };
         if let Ok(Some(claim)) = &claim {
-            self.handed_out.insert(id, claim.was_sent);
+            self.delivering.hand_out(id, claim.was_sent);
             self.defer(Deferred::Claimed(id));
         }
         self.answer(reply, claim.map(|claim| claim.map(|claim| claim.row)));

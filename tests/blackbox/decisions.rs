@@ -10,7 +10,9 @@ fn builder(wechat: &WeChat) -> Builder {
 fn gate_with_parked(wechat: &WeChat, codes: &[Vec<u8>]) -> Gate {
     wechat.answer(Answer::ErrCode(47001));
     let mut gate = builder(wechat).start();
-    codes.iter().for_each(|code| gate.scan("in", code));
+    for code in codes {
+        gate.scan("in", code);
+    }
     gate.wait("all are parked", || gate.rows_in("parked").len() == codes.len());
     gate
 }
@@ -115,7 +117,9 @@ fn a_queue_of_old_rows_is_parked_and_sent_only_when_a_person_says_so() {
     wechat.down();
     let mut gate = builder(&wechat).set("upload", "max_age", "1s").start();
     let codes = codes("OLD", 0..3);
-    codes.iter().for_each(|code| gate.scan("in", code));
+    for code in &codes {
+        gate.scan("in", code);
+    }
     gate.wait("all are parked", || gate.rows_in("parked").iter().filter(|row| row["reason"] == "max-age").count() == 3);
     wechat.up();
     gate.scan("in", b"A-CODE-THAT-IS-NOT-OLD");

@@ -1,39 +1,88 @@
 //! What the ledger does by itself with rows that have become old.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
 use super::{CREATED, Store};
-use crate::{clock::Stamp, ledger::types::DeductionId};
+use crate::{clock::Stamp, journey::Age, ledger::types::DeductionId};
 
 /// Rows that one step looks at: what a scan may have to wait for.
-const STEP_ROWS_MAX: i64 = 64;
+const STEP_ROWS_MAX: usize = 64;
+/// The reason of a row that was parked for its age.
+const OVER_AGE: &str = "max-age";
 
 /// What one step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ledger) struct Step {
     /// The rows that are due.
-    pub(in crate::ledger) due: Vec<DeductionId>,
-    /// Where the next step begins; `None` after the last row.
-    pub(in crate::ledger) next_after_id: Option<DeductionId>,
+    pub(in crate::ledger) due: Vec<i64>,
+    /// Where the next step begins; `None` when no later row can be due.
+    pub(in crate::ledger) next_after_id: Option<i64>,
+    /// Every row up to this one is surely over its age: rows are recorded one after the other.
+    pub(in crate::ledger) over_up_to: i64,
+}
+
+/// A row that a step looks at.
+struct Aged {
+    id: i64,
+    age: Age,
+    /// Whether anything but its age stands in the way.
+    is_free: bool,
 }
 
 impl Store {
-    /// The next pending rows above `after_id` that are older than `max_age_ms` and that no person had sent again.
+    /// The next pending rows above `after_id` that are surely older than `max_age_ms`, each by its own clock, and that no person
+    /// had sent again.
     pub(in crate::ledger) fn over_age(&self, after_id: DeductionId, max_age_ms: i64, now: &Stamp) -> rusqlite::Result<Step> {
-        let rows = self
-            .connection
-            .prepare_cached(&format!(
-                "SELECT id, retried, {CREATED} FROM deduction
+        let rows = self.aged(
+            &format!(
+                "SELECT id, NOT retried AS is_free, {CREATED} FROM deduction
                  WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') AND id > ? ORDER BY id LIMIT ?"
-            ))?
-            .query_map([after_id, STEP_ROWS_MAX], |row| {
-                let is_due = !row.get::<_, bool>("retried")? && self.age(row, now)?.is_surely_over(max_age_ms);
-                Ok((row.get(0)?, is_due))
-            })?
-            .collect::<rusqlite::Result<Vec<(DeductionId, bool)>>>()?;
-        let is_full = i64::try_from(rows.len()).is_ok_and(|seen| seen == STEP_ROWS_MAX);
-        let next_after_id = rows.last().filter(|_| is_full).map(|(id, _)| *id);
-        Ok(Step { due: rows.into_iter().filter(|(_, is_due)| *is_due).map(|(id, _)| id).collect(), next_after_id })
+            ),
+            after_id,
+            now,
+        )?;
+        let due = rows.iter().filter(|row| row.is_free && row.age.is_surely_over(max_age_ms)).map(|row| row.id).collect();
+        Ok(Step { due, ..step(&rows, max_age_ms, 0) })
+    }
+
+    /// The next settled rows above `after_id` that are older than `keep_ms`, and were not settled later than that. The newest row
+    /// stays, so that its ID is not given away again.
+    pub(in crate::ledger) fn settled_over(
+        &self,
+        after_id: DeductionId,
+        keep_ms: i64,
+        now: &Stamp,
+        over_up_to: DeductionId,
+    ) -> rusqlite::Result<Step> {
+        let settled_before = now.utc_ms.saturating_sub(keep_ms);
+        let rows = self.aged(
+            &format!(
+                "SELECT id, ifnull(settled_utc_ms, 0) < {settled_before} AND id < (SELECT max(id) FROM deduction) AS is_free, {CREATED}
+                 FROM deduction INDEXED BY deduction_settled WHERE state IN ('paid', 'void') AND id > ? ORDER BY id LIMIT ?"
+            ),
+            after_id,
+            now,
+        )?;
+        Ok(step(&rows, keep_ms, over_up_to))
+    }
+
+    /// The next refused scans above `after_id` that are older than `keep_ms`.
+    pub(in crate::ledger) fn denied_over(
+        &self,
+        after_id: i64,
+        keep_ms: i64,
+        now: &Stamp,
+        over_up_to: i64,
+    ) -> rusqlite::Result<Step> {
+        let sql = "SELECT id, 1 AS is_free, boot, at_boottime_ms, at_utc_ms, clock_synchronized FROM denied WHERE id > ? ORDER BY id LIMIT ?";
+        Ok(step(&self.aged(sql, after_id, now)?, keep_ms, over_up_to))
+    }
+
+    fn aged(&self, sql: &str, after_id: i64, now: &Stamp) -> rusqlite::Result<Vec<Aged>> {
+        let aged = |row: &Row<'_>| Ok(Aged { id: row.get("id")?, age: self.age(row, now)?, is_free: row.get("is_free")? });
+        let limit = i64::try_from(STEP_ROWS_MAX).unwrap_or(i64::MAX);
+        // Not cached: these run every few seconds at most, and the cache is the scans'.
+        self.connection.prepare(sql)?.query_map([after_id, limit], aged)?.collect()
     }
 
     /// pending → parked, because of `upload.max_age`.
@@ -44,7 +93,35 @@ impl Store {
             .execute(params![id, OVER_AGE])?;
         if changed == 1 { self.event(id, at_utc_ms, "parked", Some(OVER_AGE)) } else { Ok(()) }
     }
+
+    /// Adds a settled row to the sums of its day, and removes it with its story.
+    pub(in crate::ledger) fn remove_settled(&self, id: DeductionId) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO daily (day, state, lane, deductions, original_fen, total_fen, paid_fen)
+                 SELECT date(created_utc_ms / 1000 + 28800, 'unixepoch'), state, lane, 1, original_fen, total_fen, ifnull(paid_fen, 0)
+                 FROM deduction WHERE id = ?
+                 ON CONFLICT (day, state, lane) DO UPDATE SET deductions = deductions + 1,
+                     original_fen = original_fen + excluded.original_fen, total_fen = total_fen + excluded.total_fen,
+                     paid_fen = paid_fen + excluded.paid_fen",
+            )?
+            .execute([id])?;
+        self.connection.prepare_cached("DELETE FROM event WHERE deduction = ?")?.execute([id])?;
+        self.connection.prepare_cached("DELETE FROM deduction WHERE id = ?")?.execute([id]).map(drop)
+    }
+
+    pub(in crate::ledger) fn remove_denied(&self, id: i64) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("DELETE FROM denied WHERE id = ?")?.execute([id]).map(drop)
+    }
 }
 
-/// The reason of a row that was parked for its age.
-const OVER_AGE: &str = "max-age";
+/// What follows from rows in the order of their recording, when every one up to `over_up_to` is known to be over `limit_ms`. A row
+/// whose own clock tells nothing is over when a later one is.
+fn step(rows: &[Aged], limit_ms: i64, over_up_to: i64) -> Step {
+    let is_over = |row: &&Aged| row.age.is_surely_over(limit_ms);
+    let over_up_to = rows.iter().filter(is_over).map(|row| row.id).fold(over_up_to, i64::max);
+    let due = rows.iter().filter(|row| row.is_free && row.id <= over_up_to).map(|row| row.id).collect();
+    let is_at_young = rows.iter().any(|row| row.id > over_up_to && row.age.is_sure());
+    let next_after_id = rows.last().filter(|_| rows.len() == STEP_ROWS_MAX && !is_at_young).map(|row| row.id);
+    Step { due, next_after_id, over_up_to }
+}

@@ -89,3 +89,108 @@ fn across_boots_a_row_is_parked_by_age_only_when_both_clocks_are_synchronized() 
     from_another_boot(&bench, row.id, 2, true);
     assert_eq!(bench.claim(row.id).is_none(), Stamp::now().synchronized);
 }
+
+/// What the shell answers to a query for one number.
+fn number(bench: &Bench, sql: &str) -> i64 {
+    bench.shell().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn void_row(bench: &Bench, code: &str) -> Admitted {
+    let row = bench.admitted(code);
+    bench.runtime.block_on(bench.gate().take_back(row.id, Untaken::Late)).unwrap();
+    row
+}
+
+#[test]
+fn what_was_kept_long_enough_leaves_the_sums_of_its_day_and_nothing_unsettled_goes() {
+    let mut bench = Bench::new();
+    (0..70).for_each(|number| drop(void_row(&bench, &number.to_string())));
+    let accepted = bench.sendable_row("accepted");
+    bench.record(accepted.id, Outcome::Accepted, "errcode 0");
+    let (parked, pending) = (bench.sendable_row("parked"), bench.sendable_row("pending"));
+    bench.record(parked.id, Outcome::Parked { reason: "refused" }, "errcode 47001");
+    bench.stop();
+    bench.keeping.keep_ms = -1;
+    bench.handles = Some(start(bench.options()).unwrap());
+    wait("the settled ones are gone", || number(&bench, "SELECT count(*) FROM deduction") == 3);
+    assert_eq!(bench.totals().deductions, [0, 1, 1, 0, 0, 1, 0]);
+    for row in [&accepted, &parked, &pending] {
+        assert!(bench.story(&row.order).events.len() > 1, "their stories stay");
+    }
+    assert_eq!(number(&bench, "SELECT count(*) FROM event WHERE deduction <= 70"), 0);
+    let sums: (i64, i64, i64) = bench
+        .shell()
+        .query_row("SELECT sum(deductions), sum(total_fen), count(*) FROM daily WHERE state = 'void' AND lane = 'in'", [], |row| {
+            row.try_into()
+        })
+        .unwrap();
+    assert!((sums.0, sums.1) == (70, 70 * 200) && sums.2 <= 2, "{sums:?}");
+}
+
+#[test]
+fn a_day_of_the_sums_is_beijings() {
+    let mut bench = Bench::new();
+    let row = void_row(&bench, "a");
+    void_row(&bench, "b");
+    bench.shell().execute("UPDATE deduction SET created_utc_ms = 1795449600000 WHERE id = ?", [row.id]).unwrap();
+    bench.stop();
+    bench.keeping.keep_ms = -1;
+    bench.handles = Some(start(bench.options()).unwrap());
+    wait("it is gone", || number(&bench, "SELECT count(*) FROM daily") == 1);
+    let day: String = bench.shell().query_row("SELECT day FROM daily", [], |row| row.get(0)).unwrap();
+    assert_eq!(day, "2026-11-24", "16:00 UTC is midnight in Beijing");
+}
+
+#[test]
+fn what_was_settled_lately_is_kept_however_old_the_ride() {
+    let mut bench = Bench::new();
+    let (lately, long_ago) = (void_row(&bench, "a"), void_row(&bench, "b"));
+    void_row(&bench, "newest");
+    let shell = bench.shell();
+    shell.execute("UPDATE deduction SET created_boottime_ms = created_boottime_ms - ?", [2 * DAY_MS]).unwrap();
+    shell.execute("UPDATE deduction SET settled_utc_ms = settled_utc_ms - ? WHERE id = ?", [2 * DAY_MS, long_ago.id]).unwrap();
+    drop(shell);
+    bench.stop();
+    bench.keeping.keep_ms = DAY_MS;
+    bench.handles = Some(start(bench.options()).unwrap());
+    wait("one is gone", || number(&bench, "SELECT count(*) FROM deduction") == 2);
+    assert_eq!(bench.state(&lately.order), "void");
+}
+
+#[test]
+fn a_row_whose_clock_tells_nothing_goes_with_a_later_one_whose_clock_does() {
+    let mut bench = Bench::new();
+    let (unsure, newest) = (void_row(&bench, "a"), void_row(&bench, "b"));
+    from_another_boot(&bench, unsure.id, 20_000, false);
+    bench.stop();
+    bench.keeping.keep_ms = DAY_MS;
+    bench.handles = Some(start(bench.options()).unwrap());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(number(&bench, "SELECT count(*) FROM deduction"), 2, "nothing tells its age");
+    bench.stop();
+    let shell = bench.shell();
+    let age = "UPDATE deduction SET created_boottime_ms = created_boottime_ms - ?1, settled_utc_ms = settled_utc_ms - ?1";
+    shell.execute(age, [2 * DAY_MS]).unwrap();
+    drop(shell);
+    bench.handles = Some(start(bench.options()).unwrap());
+    wait("it is gone", || number(&bench, "SELECT count(*) FROM deduction") == 1);
+    assert_eq!(bench.state(&newest.order), "void", "the newest ID is not given away");
+}
+
+#[test]
+fn refused_scans_are_removed_after_their_time() {
+    let mut bench = Bench::new();
+    let scanned = Stamp { boottime_ms: Stamp::now().boottime_ms - 2 * DAY_MS, ..Stamp::now() };
+    let denial = |lane: usize, scanned| {
+        let lane = format!("lane{}", lane % 3).into();
+        bench.gate().denied(Denial { lane, refusal: Refusal::Format, digest: None, passenger: None, scanned });
+        bench.totals();
+    };
+    (0..90).for_each(|number| denial(number, scanned));
+    (0..5).for_each(|number| denial(number, Stamp::now()));
+    bench.stop();
+    assert_eq!(number(&bench, "SELECT count(*) FROM denied"), 95);
+    bench.keeping.keep_denied_ms = DAY_MS;
+    bench.handles = Some(start(bench.options()).unwrap());
+    wait("the old ones are gone", || number(&bench, "SELECT count(*) FROM denied") == 5);
+}

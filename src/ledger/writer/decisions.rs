@@ -1,5 +1,7 @@
 //! What people decide about rows, and which rows are in the hands of the uploader meanwhile.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Deferred, Reply, Writer};
 use crate::{
     clock::Stamp,
@@ -8,6 +10,25 @@ use crate::{
         types::{Attempt, Decided, DeductionId, LedgerError, RetriedBatch, VoidOrder},
     },
 };
+
+/// What is in the hands of the uploader.
+#[derive(Default)]
+pub(super) struct Delivering {
+    /// Rows that have not come back, and whether an earlier request for them may have left this machine.
+    handed_out: HashMap<DeductionId, bool>,
+    /// Whether the file says that this run hands out rows.
+    is_said: bool,
+}
+
+impl Delivering {
+    pub(super) fn hand_out(&mut self, id: DeductionId, was_sent: bool) {
+        self.handed_out.insert(id, was_sent);
+    }
+
+    pub(super) fn has(&self, id: DeductionId) -> bool {
+        self.handed_out.contains_key(&id)
+    }
+}
 
 impl Writer {
     pub(super) fn retry(&mut self, order: &OrderNumber, uid: u32, reply: Reply<Decided>) {
@@ -30,9 +51,8 @@ impl Writer {
     }
 
     pub(super) fn void(&mut self, order: &VoidOrder, reply: Reply<Decided>) {
-        let handed_out = std::mem::take(&mut self.handed_out);
-        let result = self.write_for(|store| store.void(order, Stamp::now().utc_ms, |id| handed_out.contains_key(&id)));
-        self.handed_out = handed_out;
+        let handed_out: HashSet<_> = self.delivering.handed_out.keys().copied().collect();
+        let result = self.write_for(|store| store.void(order, Stamp::now().utc_ms, |id| handed_out.contains(&id)));
         if let Ok(Decided::Done) = &result {
             log::info!("order {} is void: voided by uid {}", order.order, order.uid);
         }
@@ -41,7 +61,7 @@ impl Writer {
 
     /// A row came back from the uploader. If no request for it has ever left the machine, nothing must say so.
     pub(super) fn come_back(&mut self, attempt: &Attempt) {
-        let was_sent = self.handed_out.remove(&attempt.id).unwrap_or(true);
+        let was_sent = self.delivering.handed_out.remove(&attempt.id).unwrap_or(true);
         if attempt.is_counted || was_sent {
             return;
         }
@@ -58,16 +78,16 @@ impl Writer {
 
     /// Says in the file, before the first row of this run is handed out, that rows are; if it cannot be said, none is.
     pub(super) fn begin_delivering(&mut self) -> Result<(), LedgerError> {
-        if !self.is_delivering {
+        if !self.delivering.is_said {
             self.write_for(|store| store.set_delivering(true))?;
-            self.is_delivering = true;
+            self.delivering.is_said = true;
         }
         Ok(())
     }
 
     /// At a clean close: the file knows all that was handed out.
     pub(super) fn end_delivering(&mut self) {
-        if self.is_delivering {
+        if self.delivering.is_said {
             self.write(|store| store.set_delivering(false));
         }
     }

@@ -1,34 +1,81 @@
-//! What the ledger does by itself, in moments when the gate is quiet: parking what is too old to be sent.
+//! What the ledger does by itself, in moments when the gate is quiet: parking what is too old to be sent, removing what was kept
+//! long enough.
 //!
 //! Each step looks at a few rows and writes, if anything, one small commit, so that a passenger who comes just then waits for no
 //! more than that; the next step waits for a quiet moment again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Result as Sql;
 
 use super::{File, ReadError, Writer, read};
-use crate::{clock::Stamp, ledger::types::DeductionId};
+use crate::{
+    clock::Stamp,
+    ledger::store::{Step, Store},
+};
 
 /// From one look for old rows to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// From one step to the next while there is more to look at.
 const STEP_EVERY: Duration = Duration::from_millis(100);
 
-/// How far the looks have come.
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// `upload.max_age`
+    OverAge,
+    /// `ledger.keep`
+    Settled,
+    /// `ledger.keep_denied`
+    Denied,
+}
+
+/// A look for old rows, and how far it has come.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    kind: Kind,
+    after_id: i64,
+    over_up_to: i64,
+}
+
+/// The looks.
 pub(super) struct Upkeep {
     due_at: Instant,
-    /// Pending rows up to here were looked at.
-    pending_seen: DeductionId,
-    /// Whether the journal was told of rows that are parked for their age, until a look finds none.
+    /// Those that have more to do now; each takes its turn.
+    busy: VecDeque<Look>,
+    /// Those that have seen everything.
+    idle: Vec<Look>,
+    /// Whether rows were parked for their age since the last look for them was complete.
+    has_parked: bool,
+    /// Whether the journal was told of it; until nothing was parked from one look to the next.
     has_told: bool,
 }
 
 impl Upkeep {
     pub(super) fn new() -> Self {
-        Self { due_at: Instant::now(), pending_seen: 0, has_told: false }
+        let looks = [Kind::OverAge, Kind::Settled, Kind::Denied];
+        let busy = looks.map(|kind| Look { kind, after_id: 0, over_up_to: 0 }).into();
+        Self { due_at: Instant::now(), busy, idle: Vec::new(), has_parked: false, has_told: false }
     }
 
     pub(super) fn wake_at(&self) -> Instant {
         self.due_at
+    }
+
+    /// Takes a look back after a step that found `step`.
+    fn put_back(&mut self, mut look: Look, step: &Step) {
+        look.over_up_to = step.over_up_to;
+        look.after_id = step.next_after_id.unwrap_or(0);
+        if step.next_after_id.is_some() {
+            return self.busy.push_back(look);
+        }
+        if matches!(look.kind, Kind::OverAge) {
+            self.has_told &= std::mem::take(&mut self.has_parked);
+        }
+        self.idle.push(look);
     }
 }
 
@@ -46,45 +93,71 @@ impl Writer {
         if !self.deferred.is_empty() {
             self.commit(Vec::new());
         }
-        self.watch_exposure();
-        let is_more = self.deferred.is_empty() && self.park_step();
-        self.upkeep.due_at = now + if is_more { STEP_EVERY } else { LOOK_EVERY };
+        self.upkeep.due_at = now + STEP_EVERY;
+        if !self.deferred.is_empty() {
+            return;
+        }
+        if self.upkeep.busy.is_empty() {
+            self.upkeep.busy.extend(self.upkeep.idle.drain(..));
+        }
+        if let Some(look) = self.upkeep.busy.pop_front() {
+            let step = self.take_step(&look);
+            self.upkeep.put_back(look, &step);
+        }
+        if self.upkeep.busy.is_empty() {
+            self.watch_exposure();
+            self.upkeep.due_at = now + LOOK_EVERY;
+        }
     }
 
-    /// Parks some of the rows that are older than `max_age`; whether there are more to look at.
-    fn park_step(&mut self) -> bool {
-        let (after_id, max_age_ms, now) = (self.upkeep.pending_seen, self.keeping.max_age_ms, Stamp::now());
-        let step = match read(&self.file, |store| store.over_age(after_id, max_age_ms, &now)) {
+    /// Finds the next old rows and does with them what is to be done; a file that fails ends the round.
+    fn take_step(&mut self, look: &Look) -> Step {
+        let none = Step { due: Vec::new(), next_after_id: None, over_up_to: look.over_up_to };
+        let (keeping, now) = (self.keeping, Stamp::now());
+        let found = read(&self.file, |store| match look.kind {
+            Kind::OverAge => store.over_age(look.after_id, keeping.max_age_ms, &now),
+            Kind::Settled => store.settled_over(look.after_id, keeping.keep_ms, &now, look.over_up_to),
+            Kind::Denied => store.denied_over(look.after_id, keeping.keep_denied_ms, &now, look.over_up_to),
+        });
+        let mut step = match found {
             Ok(step) => step,
             Err(ReadError::File(error)) => {
                 self.fail(&error);
-                return false;
+                return none;
             }
-            // A row that cannot be read is parked when it is claimed.
-            Err(ReadError::Closed | ReadError::Row(_)) => return false,
+            // A row that cannot be read stays where it is.
+            Err(ReadError::Closed | ReadError::Row(_)) => return none,
         };
-        self.upkeep.pending_seen = step.next_after_id.unwrap_or(0);
-        // What is being sent at this moment is judged by its answer.
-        let is_free = |id: &DeductionId| !self.handed_out.contains_key(id) && !self.waiting_openings.contains(id);
-        let due: Vec<_> = step.due.into_iter().filter(is_free).collect();
-        if due.is_empty() {
-            self.upkeep.has_told &= after_id != 0 || step.next_after_id.is_some();
-        } else {
-            self.park_over_age(&due);
-        }
-        step.next_after_id.is_some()
+        let is_done = match look.kind {
+            Kind::OverAge => {
+                // What is being sent at this moment is judged by its answer.
+                step.due.retain(|id| !self.delivering.has(*id) && !self.waiting_openings.contains(id));
+                self.park_over_age(&step.due)
+            }
+            Kind::Settled => self.each(&step.due, Store::remove_settled),
+            Kind::Denied => self.each(&step.due, Store::remove_denied),
+        };
+        if is_done { step } else { none }
     }
 
     /// Parks these rows; the journal is told once per episode, for `queue list` shows each.
-    pub(super) fn park_over_age(&mut self, ids: &[DeductionId]) {
+    pub(super) fn park_over_age(&mut self, ids: &[i64]) -> bool {
         let at_utc_ms = Stamp::now().utc_ms;
-        if self.write_for(|store| ids.iter().try_for_each(|id| store.park_over_age(*id, at_utc_ms))).is_err() {
-            return;
+        let is_done = self.each(ids, |store, id| store.park_over_age(id, at_utc_ms));
+        if !is_done || ids.is_empty() {
+            return is_done;
         }
+        self.upkeep.has_parked = true;
         if !std::mem::replace(&mut self.upkeep.has_told, true) {
             log::error!(
                 "deductions are older than [upload] max_age and are parked, not sent; see: faregate queue list --state parked"
             );
         }
+        is_done
+    }
+
+    /// Does something to each of these rows, in one commit.
+    fn each(&mut self, ids: &[i64], work: impl Fn(&Store, i64) -> Sql<()>) -> bool {
+        ids.is_empty() || self.write_for(|store| ids.iter().try_for_each(|id| work(store, *id))).is_ok()
     }
 }
