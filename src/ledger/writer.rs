@@ -647,6 +647,7 @@ impl Writer {
         match self.opened_and_proved() {
             Ok(store) => {
                 self.file = File::Open(store);
+                self.delivering.file_was_opened();
                 self.reopened = Some((Instant::now(), pause));
                 self.forget_corrections();
                 self.recover();

@@ -156,6 +156,26 @@ fn after_an_unclean_end_every_earlier_row_may_have_been_sent() {
 }
 
 #[test]
+fn a_file_that_was_closed_by_a_fault_is_told_again_that_rows_are_handed_out() {
+    let mut bench = Bench::new();
+    let is_delivering =
+        |bench: &Bench| -> bool { bench.shell().query_row("SELECT is_delivering FROM delivery", [], |row| row.get(0)).unwrap() };
+    let (before, after) = (bench.sendable_row("a"), bench.sendable_row("b"));
+    bench.totals();
+    assert!(!is_delivering(&bench));
+    bench.claim(before.id).unwrap();
+    assert!(is_delivering(&bench));
+    bench.remove_file();
+    assert!(bench.tap("in", "c", "c").is_err());
+    bench.put_file_back();
+    bench.wait_up();
+    bench.claim(after.id).unwrap();
+    assert!(is_delivering(&bench), "a crash now would leave no doubt");
+    bench.stop();
+    assert!(!is_delivering(&bench));
+}
+
+#[test]
 fn the_answer_to_a_row_that_became_void_meanwhile_is_kept_as_evidence() {
     let bench = Bench::new();
     let row = bench.sendable_row("a");

@@ -25,6 +25,11 @@ impl Delivering {
         self.handed_out.insert(id, was_sent);
     }
 
+    /// A file that is opened holds all that was handed out before for doubtful, and must be told of what comes.
+    pub(super) fn file_was_opened(&mut self) {
+        self.is_said = false;
+    }
+
     pub(super) fn has(&self, id: DeductionId) -> bool {
         self.handed_out.contains_key(&id)
     }
