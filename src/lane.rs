@@ -276,7 +276,9 @@ fn beeps(refusal: Refusal) -> Beeps {
     match refusal {
         R::Format | R::NotYetValid | R::Expired | R::Duplicate | R::TooSoon | R::Late => Beeps::TwoShort,
         R::UnknownRoot | R::CertificateExpired | R::CertificateSignature | R::IssuerSignature | R::UserSignature => Beeps::OneLong,
-        R::AuthorizationExpired | R::ClockUnsynchronized | R::OverLimit | R::DeniedPassenger | R::OutOfOrder => Beeps::ThreeShort,
+        R::AuthorizationExpired | R::ClockUnsynchronized | R::OverLimit | R::DeniedPassenger | R::Exposure | R::OutOfOrder => {
+            Beeps::ThreeShort
+        }
     }
 }
 
