@@ -4,7 +4,7 @@
 //! log's, and this one, which runs the network's runtime (upload, control, monitor, signals). Gate and network meet only in the
 //! ledger's two queues.
 //!
-//! Stopping goes the way of a scan: the turnstiles stop (every output inactive, waiting openings answered as not opened), the
+//! Stopping goes the way of a scan: the turnstiles stop (waiting openings answered as not opened, a running pulse ended), the
 //! lanes record that and end, then the network, and the ledger last, when it has written everything.
 
 mod delivery;
@@ -436,10 +436,13 @@ impl Reload<'_> {
         self.client.reload();
         if let Format::Jtt1179 { roots } = self.format {
             match TrustStore::read(roots) {
-                Ok(roots) => self.checker.replace_roots(roots),
+                Ok(roots) => {
+                    self.checker.replace_roots(roots);
+                    log::info!("SIGHUP: the roots are read again");
+                }
                 Err(error) => log::error!("SIGHUP: the roots stay as they were: {error}"),
             }
         }
-        log::info!("SIGHUP: the access token's file and the roots are read again; all other changes need a restart");
+        log::info!("SIGHUP: a static access token is read again; changes of other settings need a restart");
     }
 }
