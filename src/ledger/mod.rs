@@ -35,7 +35,7 @@ pub use writer::{LedgerEvent, Observer, Written};
 
 use crate::{clock::boot_id, config::Settings, journey::Rules};
 use lock::Lock;
-use store::{BootName, Context, IfMissing, Store};
+use store::{BootName, Context, IfMissing, LastRun, Store};
 use writer::{Alarms, GateOp, NetworkOp, Setup, Writer};
 
 /// Operations of the gate that can wait; lanes ask one thing at a time, so this is never reached.
@@ -131,7 +131,7 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
     options.path = options.path.canonicalize().unwrap_or(options.path);
     let lock = Lock::take(&options.path)?;
     let boot = boot_name()?;
-    let store = match Store::open(&options.path, &boot, if_missing) {
+    let store = match Store::open(&options.path, &boot, if_missing, LastRun::MayHaveCrashed) {
         Err(LedgerError::Unavailable { reason }) if if_missing == IfMissing::Create => Err(LedgerError::Unavailable { reason }),
         Err(error) => return Err(error),
         Ok(store) => Ok(store),

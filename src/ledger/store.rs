@@ -64,6 +64,15 @@ pub(super) enum IfMissing {
     Fail,
 }
 
+/// Who had the file open before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastRun {
+    /// Another run: what it handed out is known only if it ended cleanly.
+    MayHaveCrashed,
+    /// This one, which remembers what it handed out.
+    IsThis,
+}
+
 /// Which boot of the machine this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BootName {
@@ -96,7 +105,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, boot: &BootName, if_missing: IfMissing) -> Result<Self, LedgerError> {
+    pub(super) fn open(path: &Path, boot: &BootName, if_missing: IfMissing, last_run: LastRun) -> Result<Self, LedgerError> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             let version = rusqlite::version();
             return Err(LedgerError::unavailable(format!(
@@ -112,7 +121,7 @@ impl Store {
         let is_boot_machines = boot.is_machines;
         let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines };
         store.migrate(if_missing)?;
-        store.boot = store.begin(&boot.id).map_err(explain)?;
+        store.boot = store.begin(&boot.id, last_run).map_err(explain)?;
         Ok(store)
     }
 
@@ -121,17 +130,19 @@ impl Store {
         identity(&self.path).is_ok_and(|identity| identity == self.identity)
     }
 
-    /// Makes sure after an error that the file is whole and can be written, before anything new is recorded. What was read back
-    /// from the log may be in memory only: a write that failed is not tried again by the system, though a later sync succeeds.
-    /// So all of it is written to the file anew.
-    pub(super) fn prove(&mut self, after: &str, at_utc_ms: i64) -> rusqlite::Result<()> {
-        let (busy, verdict) = (
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))?,
-            self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?,
-        );
-        if busy || verdict != "ok" {
-            let code = if busy { rusqlite::ffi::SQLITE_BUSY } else { rusqlite::ffi::SQLITE_CORRUPT };
-            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(verdict)));
+    /// Makes sure after an error that the file can be written, before anything new is recorded. What was read back from the log
+    /// may be in memory only: a write that failed is not tried again by the system, though a later sync succeeds. So all of it is
+    /// written to the file anew. The file as a whole is read only after it was found damaged: that takes minutes on a slow card.
+    pub(super) fn prove(&mut self, after: &LedgerError, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let fail = |code, words: String| Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(words)));
+        if self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))? {
+            return fail(rusqlite::ffi::SQLITE_BUSY, "the log is in use".to_owned());
+        }
+        if matches!(after, LedgerError::Damaged { .. }) {
+            let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if verdict != "ok" {
+                return fail(rusqlite::ffi::SQLITE_CORRUPT, verdict);
+            }
         }
         self.transact(|store| {
             let insert = "INSERT INTO incident (at_utc_ms, detail) VALUES (?, ?)";
@@ -629,9 +640,11 @@ impl Store {
     }
 
     /// Notes this boot, and what the last run left in doubt.
-    fn begin(&mut self, boot_id: &str) -> rusqlite::Result<i64> {
+    fn begin(&mut self, boot_id: &str, last_run: LastRun) -> rusqlite::Result<i64> {
         self.transact(|store| {
-            store.doubt_what_was_not_closed()?;
+            if last_run == LastRun::MayHaveCrashed {
+                store.doubt_what_was_not_closed()?;
+            }
             store.connection.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", [boot_id])?;
             store.connection.query_row("SELECT id FROM boot WHERE boot_id = ?", [boot_id], |row| row.get(0))
         })

@@ -564,7 +564,7 @@ fn a_scan_whose_commit_was_in_doubt_is_taken_back() {
     let Admission::Admitted(doubtful) = bench.runtime.block_on(bench.gate().admit(tap.clone())).unwrap() else { panic!() };
     bench.stop();
     let boot = boot_name().unwrap();
-    let mut store = Store::open(&bench.path(), &boot, IfMissing::Fail).unwrap();
+    let mut store = Store::open(&bench.path(), &boot, IfMissing::Fail, LastRun::IsThis).unwrap();
     store.transact(|store| store.take_back_doubtful(&tap, 5)).unwrap();
     drop(store);
     bench.handles = Some(start(bench.options()).unwrap());

@@ -30,7 +30,7 @@ use super::{
     checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
     order::OrderNumber,
     signal::PendingSignal,
-    store::{BootName, Context, IfMissing, Store, concerns_file, free_bytes, is_busy},
+    store::{BootName, Context, IfMissing, LastRun, Store, concerns_file, free_bytes, is_busy},
     types::{
         Admission, Attempt, Decided, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, Page,
         PageRequest, PendingDeduction, QueueStory, RetriedBatch, Tap, Totals, Untaken, VoidOrder,
@@ -316,14 +316,14 @@ impl Writer {
     }
 
     fn wake_at(&self) -> Instant {
-        let mut wake_at = self.disk_looked_at + DISK_LOOK_EVERY;
+        // Nothing else is done with a closed file, however long it has been due.
+        if let File::Closed { retry_at, .. } = self.file {
+            return retry_at;
+        }
+        let mut wake_at = (self.disk_looked_at + DISK_LOOK_EVERY).min(self.upkeep.wake_at());
         if let Some(since) = self.deferred_since {
             wake_at = wake_at.min(since + DEFER_MAX);
         }
-        wake_at = wake_at.min(match self.file {
-            File::Closed { retry_at, .. } => retry_at,
-            File::Open(_) => self.upkeep.wake_at(),
-        });
         self.checkpointer.wake_at().map_or(wake_at, |at| wake_at.min(at))
     }
 
@@ -662,14 +662,30 @@ impl Writer {
     fn opened_and_proved(&mut self) -> Result<Store, LedgerError> {
         // A daemon that found no usable disk at its start may have to make the ledger now.
         let if_missing = if self.is_recovered { IfMissing::Fail } else { IfMissing::Create };
-        let mut store = Store::open(&self.path, &self.boot, if_missing)?;
+        let last_run = if self.is_recovered { LastRun::IsThis } else { LastRun::MayHaveCrashed };
+        let mut store = Store::open(&self.path, &self.boot, if_missing, last_run)?;
         let (corrections, fault) = (&self.corrections, &self.fault);
         let proved = store
-            .prove(&fault.to_string(), Stamp::now().utc_ms)
+            .prove(fault, Stamp::now().utc_ms)
             .and_then(|()| store.transact(|store| corrections.iter().try_for_each(|correction| correction.apply(store))));
         proved.map_err(|error| store.explain(&error))?;
-        self.deferred.retain(|op| !op.is_in(&store));
+        self.forget_what_is_in(&store);
         Ok(store)
+    }
+
+    /// Drops what a commit brought into the file although it failed to say so.
+    fn forget_what_is_in(&mut self, store: &Store) {
+        let attempts = &mut self.deferred_attempts;
+        self.deferred.retain(|op| {
+            let is_in = op.is_in(store);
+            if let (true, Deferred::Attempt(attempt)) = (is_in, op) {
+                attempts.remove(&attempt.id);
+            }
+            !is_in
+        });
+        if self.deferred.is_empty() {
+            self.deferred_since = None;
+        }
     }
 
     /// Once, when the file is open for the first time: what the last run left unsaid.

@@ -212,7 +212,7 @@ fn a_token_of_a_file_is_read_again_after_a_token_error_and_on_sighup() {
     fs::write(gate.path("token"), "third\n").unwrap();
     wechat.demand(Demand::Token("third"));
     gate.hang_up();
-    gate.wait("it is read again", || gate.log().contains("SIGHUP: the access token's file"));
+    gate.wait("it is read again", || gate.log().contains("SIGHUP: a static access token"));
     gate.scan("in", &code("TOKEN-FILE", 2));
     wait_accepted(&gate, 3);
     assert_eq!((wechat.requests(), wechat.token_requests()), (4, 0), "none was refused for its token");
