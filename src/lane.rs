@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock::Stamp,
@@ -43,7 +43,12 @@ pub struct Lane {
     pub readings: mpsc::Receiver<Reading>,
     /// Counts.
     pub metrics: LaneMetrics,
+    /// Asked whether the lane still works.
+    pub pings: mpsc::Receiver<Ping>,
 }
+
+/// Answered when the lane has come round to it and its turnstile's thread has answered too; not when either is stuck.
+pub type Ping = oneshot::Sender<()>;
 
 /// When a scan had come how far.
 #[derive(Clone, Copy)]
@@ -85,6 +90,8 @@ enum Punctuality {
 struct Worker {
     lane: Lane,
     promised: HashMap<DeductionId, Promised>,
+    /// Asked, and passed on to the turnstile.
+    asking: Vec<Ping>,
 }
 
 impl Lane {
@@ -92,10 +99,10 @@ impl Lane {
     /// alone ends nothing: the fire alarm and the exit button need none.
     pub async fn run(self) {
         let mut health = self.ledger.health();
-        let mut worker = Worker { lane: self, promised: HashMap::new() };
+        let mut worker = Worker { lane: self, promised: HashMap::new(), asking: Vec::new() };
         worker.show_health(&health.borrow_and_update());
         loop {
-            let Lane { turnstile, readings, .. } = &mut worker.lane;
+            let Lane { turnstile, readings, pings, .. } = &mut worker.lane;
             tokio::select! {
                 biased;
                 event = turnstile.events.recv() => match event {
@@ -103,6 +110,7 @@ impl Lane {
                     None => break,
                 },
                 Ok(()) = health.changed() => worker.show_health(&health.borrow_and_update()),
+                Some(ping) = pings.recv() => worker.pass_on(ping),
                 reading = next(readings) => worker.scanner_says(reading).await,
             }
         }
@@ -225,12 +233,19 @@ impl Worker {
             }
             Event::NotOpened { ticket } => self.not_opened(id(ticket), Untaken::NotOpened).await,
             Event::Passage { .. } => {}
+            Event::Alive => self.asking.drain(..).for_each(answer),
             Event::ExitButton { .. } => log::info!("lane {name}: opened by the exit button"),
             Event::FireAlarm { active: true } => log::warn!("lane {name}: held open by the fire alarm"),
             Event::FireAlarm { active: false } => log::warn!("lane {name}: the fire alarm has ended"),
             Event::Failed { reason } => log::error!("lane {name}: the turnstile does not obey: {reason}"),
             Event::Restored => log::warn!("lane {name}: the turnstile obeys again"),
         }
+    }
+
+    fn pass_on(&mut self, ping: Ping) {
+        self.asking.retain(|ping| !ping.is_closed());
+        self.asking.push(ping);
+        self.lane.turnstile.handle.ping();
     }
 
     async fn opened(&mut self, id: DeductionId, at: Instant) {
@@ -268,6 +283,11 @@ impl Worker {
             self.not_opened(id, Untaken::NotOpened).await;
         }
     }
+}
+
+fn answer(ping: Ping) {
+    // Whoever has given up waiting is not there to hear it.
+    let _ = ping.send(());
 }
 
 /// What a refusal sounds like (docs/ride-codes.md): by what the passenger can do about it.

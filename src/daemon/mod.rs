@@ -32,7 +32,7 @@ use crate::{
     control::{self, ControlError},
     journal::{self, DroppedRecords, JournalError},
     journey::Rules,
-    lane::Lane,
+    lane::{Lane, Ping},
     ledger::{self, GateLedger, Keeping, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
     monitor::{self, Metrics, Monitor},
     ride_code::{
@@ -45,7 +45,7 @@ use crate::{
     wechat::{BodyTemplate, ClientError, WeChatClient},
 };
 use delivery::body_maker;
-use notify::{GateLife, Manager, Ping, answer_pings};
+use notify::{GateLife, Manager, answer_pings};
 use overview::{LaneView, Overview};
 
 /// Readings of one scanner that wait for their lane; when it is full the scanner reads on slower.
@@ -205,9 +205,11 @@ fn start_gate(
     let setups = settings.lanes.iter().map(|lane| LaneSetup { name: lane.name.clone(), settings: lane.turnstile.clone() });
     let (turnstiles, handles) = turnstile::start(setups.collect())?;
     close_on_panic(&turnstiles);
-    let (mut lanes, mut readers, mut views) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lanes, mut readers, mut views, mut lane_pings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (lane, turnstile) in settings.lanes.iter().zip(handles) {
         let (sender, readings) = mpsc::channel(READINGS_QUEUE);
+        let (ping, pings) = mpsc::channel(PINGS_QUEUE);
+        lane_pings.push(ping);
         let stats = Arc::new(ScannerStats::default());
         readers.push(Reader { settings: lane.scanner.clone(), readings: sender, stats: stats.clone() });
         let lane_metrics = metrics.lane(&lane.name);
@@ -226,12 +228,13 @@ fn start_gate(
             turnstile,
             readings,
             metrics: lane_metrics,
+            pings,
         });
     }
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (pings, pinged) = mpsc::channel(PINGS_QUEUE);
     let thread = thread::Builder::new().name("gate".to_owned()).spawn(move || {
-        run_gate(&runtime, lanes, readers, pinged);
+        run_gate(&runtime, lanes, readers, (pinged, lane_pings));
         // A device that is just being opened may take its time.
         runtime.shutdown_background();
     })?;
@@ -239,10 +242,10 @@ fn start_gate(
 }
 
 /// Serves until every lane has ended, which they do when the turnstiles have.
-fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>, pinged: mpsc::Receiver<Ping>) {
+fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>, pings: (mpsc::Receiver<Ping>, Vec<mpsc::Sender<Ping>>)) {
     let local = LocalSet::new();
     local.block_on(runtime, async {
-        spawn_local(answer_pings(pinged));
+        spawn_local(answer_pings(pings.0, pings.1));
         for reader in readers {
             spawn_local(scanner::run(reader.settings, reader.readings, reader.stats));
         }

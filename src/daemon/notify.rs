@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    lane::Ping,
     ledger::NetworkLedger,
     upload::{UploadMonitor, UploadStatus},
 };
@@ -35,9 +36,6 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// `READY=1` is tried so often, with this pause: without it the service manager ends the program.
 const READY_TRIES: (u32, Duration) = (50, Duration::from_millis(100));
-
-/// Asked for a sign of life. The gate's runtime answers each.
-pub(super) type Ping = oneshot::Sender<()>;
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -131,9 +129,17 @@ impl Life for GateLife {
     }
 }
 
-/// Answers pings, on the runtime that is asked about, until nobody can ask any more.
-pub(super) async fn answer_pings(mut pings: mpsc::Receiver<Ping>) {
+/// Answers pings, on the runtime that is asked about, when every lane and its turnstile have answered.
+pub(super) async fn answer_pings(mut pings: mpsc::Receiver<Ping>, lanes: Vec<mpsc::Sender<Ping>>) {
     while let Some(ping) = pings.recv().await {
+        for lane in &lanes {
+            let (asked, answer) = oneshot::channel();
+            if lane.send(asked).await.is_err() || answer.await.is_err() {
+                // It has ended, which it does only when the gate stops.
+                return;
+            }
+        }
+        // Whoever asked may have given up.
         let _ = ping.send(());
     }
 }
@@ -280,7 +286,7 @@ mch_id = "1"
         let (permits, permitted) = std_mpsc::channel();
         let (running, gate, network) = ledger(folder.path(), permitted);
         let (pings, pinged) = mpsc::channel(1);
-        let answering = tokio::spawn(answer_pings(pinged));
+        let answering = tokio::spawn(answer_pings(pinged, Vec::new()));
         let life = GateLife { gate: "S14-G03".to_owned(), pings, ledger: network, upload: Arc::default() };
         assert_eq!(life.sign().await, "gate S14-G03: 0 waiting, upload idle");
 
@@ -306,6 +312,28 @@ mch_id = "1"
         assert!(time::timeout(Duration::from_millis(50), life.sign()).await.is_err(), "nobody is there");
         drop((permits, gate, life));
         let _ = running.join();
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_stuck_gives_no_sign_of_life_though_the_others_do() {
+        let (pings, pinged) = mpsc::channel(1);
+        let (lanes, mut lives): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel::<Ping>(1)).unzip();
+        let answering = tokio::spawn(answer_pings(pinged, lanes));
+        let mut stuck = lives.pop().unwrap();
+        let mut works = lives.pop().unwrap();
+        tokio::spawn(async move {
+            while let Some(ping) = works.recv().await {
+                ping.send(()).unwrap();
+            }
+        });
+        let (ping, mut answer) = oneshot::channel();
+        pings.send(ping).await.unwrap();
+        let asked = stuck.recv().await.unwrap();
+        assert!(time::timeout(Duration::from_millis(50), &mut answer).await.is_err(), "the second lane is stuck");
+        asked.send(()).unwrap();
+        answer.await.unwrap();
+        drop(pings);
+        answering.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,6 +46,8 @@ pub(super) enum Input {
     Time,
     /// No more openings from now on, and everything inactive.
     Stop,
+    /// Somebody asks whether the thread still works.
+    Ping,
 }
 
 /// A pulse that runs at a stop goes on for its passenger, but no longer than this.
@@ -161,6 +163,7 @@ impl Machine {
             Input::ExitButton { active } => self.press(now, active),
             Input::FireAlarm { active } => self.alarm(now, active, actions),
             Input::OpenSet(outcome) => self.open_set(now, outcome, actions),
+            Input::Ping => actions.events.push(Event::Alive),
             Input::Time => {}
             Input::Stop => self.stop(now, actions),
         }
@@ -704,6 +707,16 @@ mod tests {
         bench.wait(PULSE_MS);
         assert_eq!(bench.edges, [(100, true), (100 + PULSE_MS, false)]);
         assert_eq!(bench.lit, [false; 4]);
+    }
+
+    #[test]
+    fn a_ping_is_answered_while_the_thread_works_and_changes_nothing() {
+        let mut bench = Bench::new();
+        bench.give(Input::Ping);
+        bench.give(Input::Stop);
+        bench.give(Input::Ping);
+        assert_eq!(bench.events(), [Event::Alive]);
+        assert_eq!(bench.edges, []);
     }
 
     #[test]

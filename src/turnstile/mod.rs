@@ -89,6 +89,8 @@ pub enum Event {
     },
     /// The `open` output can be set again.
     Restored,
+    /// The answer to [`LaneHandle::ping`].
+    Alive,
 }
 
 /// How a lane's turnstile is.
@@ -200,6 +202,11 @@ impl LaneHandle {
     /// Keeps the deny light on with this reason, except during pulses, until told `None`.
     pub fn out_of_order(&self, state: Option<&'static str>) {
         self.send(Input::OutOfOrder { reason: state });
+    }
+
+    /// Asks the thread for a sign of life: an [`Event::Alive`], unless it is stuck or stopping.
+    pub fn ping(&self) {
+        self.send(Input::Ping);
     }
 
     /// How the turnstile is now. Cheap.
