@@ -23,9 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, params};
-
-use support::{Answer, Gate, WeChat};
+use support::{Answer, Gate, WeChat, backlog::fill};
 
 const CONCURRENCY: u32 = 32;
 /// How often WeChat is asked what it has seen.
@@ -55,7 +53,7 @@ fn number(variable: &str, default: u32) -> u32 {
 fn gate_with_backlog(wechat: &WeChat, rows: u32) -> Gate {
     let mut gate = Gate::beside(wechat).set("upload", "concurrency", CONCURRENCY).start();
     gate.stop_cleanly();
-    fill(&gate.path("ledger.db"), rows);
+    fill(&gate.path("ledger.db"), rows as usize);
     gate
 }
 
@@ -108,27 +106,6 @@ fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         thread::sleep(LOOK_EVERY);
     }
-}
-
-/// Rows as the daemon would have left them after a long outage.
-fn fill(ledger: &Path, rows: u32) {
-    let mut connection = Connection::open(ledger).unwrap();
-    let transaction = connection.transaction().unwrap();
-    let mut insert = transaction
-        .prepare(
-            "INSERT INTO deduction (order_number, state, kind, gate, lane, station, passenger, passenger_tail, code_digest, original_fen,
-                 total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized)
-             VALUES (?1, 'pending', 'single', 'T1', 'in', 'S1', x'00', '0000', x'00', 200, 200, 0, ?2, 'opened', 0, 1, 0, 1)",
-        )
-        .unwrap();
-    for row in 0..rows {
-        let order = format!("{row:026}");
-        let qrcode = format!("{row:0>456}");
-        let body = format!("{{\"qrcode\":\"{qrcode}\",\"out_order_no\":\"{order}\",\"attach\":\"{order}\"}}");
-        insert.execute(params![order, body.into_bytes()]).unwrap();
-    }
-    drop(insert);
-    transaction.commit().unwrap();
 }
 
 /// The floor: overwriting 4 KiB and waiting for the disk; the mean.

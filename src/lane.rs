@@ -224,7 +224,6 @@ impl Worker {
     // ---- what became of openings ---------------------------------------------------------------------------------------------
 
     async fn turnstile_says(&mut self, event: Event) {
-        let name = self.lane.name.clone();
         match event {
             Event::Opened { ticket, at } => self.opened(id(ticket), at).await,
             Event::Late { ticket } => {
@@ -232,13 +231,10 @@ impl Worker {
                 self.not_opened(id(ticket), Untaken::Late).await;
             }
             Event::NotOpened { ticket } => self.not_opened(id(ticket), Untaken::NotOpened).await,
-            Event::Passage { .. } => {}
+            // What concerns the outputs has been logged where they are.
+            Event::Passage { .. } | Event::FireAlarm { .. } | Event::Failed { .. } | Event::Restored => {}
             Event::Alive => self.asking.drain(..).for_each(answer),
-            Event::ExitButton { .. } => log::info!("lane {name}: opened by the exit button"),
-            Event::FireAlarm { active: true } => log::warn!("lane {name}: held open by the fire alarm"),
-            Event::FireAlarm { active: false } => log::warn!("lane {name}: the fire alarm has ended"),
-            Event::Failed { reason } => log::error!("lane {name}: the turnstile does not obey: {reason}"),
-            Event::Restored => log::warn!("lane {name}: the turnstile obeys again"),
+            Event::ExitButton { .. } => log::info!("lane {}: opened by the exit button", self.lane.name),
         }
     }
 

@@ -1,5 +1,8 @@
 //! What all black-box tests stand on: a gate, a WeChat, and waiting without guessing how long.
 
+// Only the benches need it; they share this folder.
+#[allow(dead_code)]
+pub(crate) mod backlog;
 pub(crate) mod gate;
 mod http;
 #[cfg(feature = "sandbox")]
