@@ -41,6 +41,7 @@ impl Queue for NetworkLedger {
         let attempt = Attempt {
             id: record.id,
             is_counted: record.counted,
+            is_doubtful: record.doubtful,
             is_unknown: record.unknown,
             outcome,
             answer: record.answer,

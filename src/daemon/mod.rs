@@ -164,6 +164,7 @@ pub fn ledger_options(settings: &Settings, observer: Observer) -> Options {
         path: settings.ledger.path.clone(),
         min_free_bytes: settings.ledger.min_free_bytes,
         gate: settings.gate.id.clone(),
+        line: settings.fare.line_name.clone(),
         rules: Rules::new(settings),
         keeping: Keeping::new(settings),
         body_maker: body_maker(BodyTemplate::new(&settings.fare, &settings.wechat)),

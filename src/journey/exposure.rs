@@ -88,9 +88,13 @@ impl Limits {
         }
     }
 
-    /// Whether an alarm about the gate has ended: well below the limits, so that it does not come and go with each row.
+    /// Whether an alarm about the gate has ended: nothing is waited for, or it is well below the limits, so that the alarm does not
+    /// come and go with each row.
     #[must_use]
     pub fn is_clear(&self, gate: &GateExposed, total: Fen) -> bool {
+        if gate.total.0 == 0 {
+            return true;
+        }
         let slack = Fen(total.0.saturating_add(self.gate.0 / 10));
         self.reached_by_gate(gate, slack).is_none()
     }
@@ -138,5 +142,6 @@ mod tests {
         let gate = |fen| GateExposed { total: Fen(fen), oldest: None };
         assert!(!LIMITS.is_clear(&gate(4_800), Fen(200)) && !LIMITS.is_clear(&gate(4_301), Fen(200)));
         assert!(LIMITS.is_clear(&gate(4_300), Fen(200)));
+        assert!(LIMITS.is_clear(&gate(0), Fen(9_999)), "a limit below one fare is no alarm for ever");
     }
 }

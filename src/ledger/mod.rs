@@ -51,6 +51,8 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// `gate.id`, written into each record.
     pub gate: String,
+    /// `fare.line_name`, likewise.
+    pub line: String,
     /// Windows and prices.
     pub rules: Rules,
     /// What becomes of old rows.
@@ -146,7 +148,7 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         boot,
         min_free_bytes: options.min_free_bytes,
         keeping: options.keeping,
-        context: Context { rules: options.rules, gate: options.gate, body_maker: options.body_maker },
+        context: Context { rules: options.rules, gate: options.gate, line: options.line, body_maker: options.body_maker },
         store,
         gate,
         network,

@@ -34,6 +34,8 @@ CREATE TABLE deduction (
     gate TEXT NOT NULL,
     lane TEXT NOT NULL,
     station TEXT NOT NULL,
+    -- The transit line, as the passenger's bill names it.
+    line TEXT NOT NULL,
     passenger BLOB NOT NULL,
     passenger_tail TEXT NOT NULL,
     code_digest BLOB NOT NULL,
@@ -46,7 +48,7 @@ CREATE TABLE deduction (
     -- The request's bytes, made when the row becomes pending.
     body BLOB,
     opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
-    -- Whether a request may have left this machine; cleared again by an attempt that surely reached nobody.
+    -- Whether WeChat may charge it although it has not said so: a request that was answered by no clear refusal.
     sent INTEGER NOT NULL DEFAULT 0,
     -- Whether a person had it sent again: it is then sent whatever its age.
     retried INTEGER NOT NULL DEFAULT 0,
@@ -84,12 +86,12 @@ CREATE INDEX event_deduction ON event (deduction, id);
 CREATE TABLE daily (
     day TEXT NOT NULL,
     state TEXT NOT NULL,
-    lane TEXT NOT NULL,
+    line TEXT NOT NULL,
     deductions INTEGER NOT NULL,
     original_fen INTEGER NOT NULL,
     total_fen INTEGER NOT NULL,
     paid_fen INTEGER NOT NULL,
-    PRIMARY KEY (day, state, lane)
+    PRIMARY KEY (day, state, line)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE denied (
@@ -106,9 +108,10 @@ CREATE TABLE denied (
     uncounted_before INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- One row. `sent` reaches the file up to a second after a row was handed out, so a run that ends without a clean close may have
--- sent what the file calls unsent: `is_delivering` is set, durably, before the first row of a run is handed out and cleared at a
--- clean close; a start that finds it set holds every row up to the last of that time for one that may have been sent, for ever.
+-- One row. `sent` reaches the file when an attempt has ended, so a run that ends without a clean close may have sent what the file
+-- calls unsent: `is_delivering` is set, durably, before the first row of a run is handed out and cleared at a clean close, which
+-- marks what is still handed out; a start that finds it set holds every row up to the last of that time for one that may have been
+-- sent, for ever.
 CREATE TABLE delivery (
     is_delivering INTEGER NOT NULL,
     doubtful_up_to INTEGER NOT NULL

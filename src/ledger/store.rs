@@ -10,6 +10,7 @@ pub(super) use upkeep::Step;
 pub(super) use exposure::OF_PASSENGER;
 
 use std::{
+    cell::Cell,
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -17,6 +18,8 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, named_params, params, types::ValueRef};
+
+use exposure::Unsure;
 
 use super::{
     order::OrderNumber,
@@ -54,6 +57,7 @@ const PRUNE_ROWS_MAX: i64 = 64;
 pub(super) struct Context {
     pub(super) rules: Rules,
     pub(super) gate: String,
+    pub(super) line: String,
     pub(super) body_maker: BodyMaker,
 }
 
@@ -84,8 +88,6 @@ pub(super) struct BootName {
 /// A pending row that is about to be handed out.
 pub(super) struct Claim {
     pub(super) row: PendingDeduction,
-    /// Whether an earlier request for it may have left this machine.
-    pub(super) was_sent: bool,
     /// What `upload.max_age` holds for; `None` when a person had it sent again.
     pub(super) age: Option<Age>,
 }
@@ -102,6 +104,7 @@ pub(super) struct Store {
     identity: (u64, u64),
     boot: i64,
     is_boot_machines: bool,
+    unsure: Cell<Unsure>,
 }
 
 impl Store {
@@ -119,7 +122,7 @@ impl Store {
         configure(&connection).map_err(explain)?;
         let identity = identity(path).map_err(|error| LedgerError::unavailable(format!("{}: {error}", path.display())))?;
         let is_boot_machines = boot.is_machines;
-        let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines };
+        let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines, unsure: Cell::default() };
         store.migrate(if_missing)?;
         store.boot = store.begin(&boot.id, last_run).map_err(explain)?;
         Ok(store)
@@ -273,10 +276,10 @@ impl Store {
         let is_free = charge.total.0 == 0;
         self.connection
             .prepare_cached(
-                "INSERT INTO deduction (order_number, state, kind, reason, gate, lane, station, passenger, passenger_tail, code_digest,
+                "INSERT INTO deduction (order_number, state, kind, reason, gate, lane, station, line, passenger, passenger_tail, code_digest,
                      original_fen, total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms,
                      clock_synchronized, settled_utc_ms)
-                 VALUES (:order, :state, :kind, :reason, :gate, :lane, :station, :passenger, :tail, :digest,
+                 VALUES (:order, :state, :kind, :reason, :gate, :lane, :station, :line, :passenger, :tail, :digest,
                      :original, :total, :start, :body, 'waiting', :created, :boot, :boottime, :synchronized, :settled)",
             )?
             .execute(named_params! {
@@ -287,6 +290,7 @@ impl Store {
                 ":gate": context.gate,
                 ":lane": tap.lane,
                 ":station": tap.station,
+                ":line": context.line,
                 ":passenger": tap.code.passenger.key(),
                 ":tail": tap.code.passenger.tail(),
                 ":digest": tap.code.digest.0,
@@ -407,26 +411,16 @@ impl Store {
     pub(super) fn claim(&self, id: DeductionId, now: &Stamp) -> rusqlite::Result<Option<Claim>> {
         self.connection
             .prepare_cached(&format!(
-                "SELECT order_number, body, unknown_answers, sent, retried, {CREATED} FROM deduction WHERE id = ? AND state = 'pending'"
+                "SELECT order_number, body, unknown_answers, retried, {CREATED} FROM deduction WHERE id = ? AND state = 'pending'"
             ))?
             .query_row([id], |row| {
                 let order = row.get("order_number")?;
                 let row_to_send =
                     PendingDeduction { id, order, body: row.get("body")?, unknown_answers: row.get("unknown_answers")? };
                 let age = if row.get("retried")? { None } else { Some(self.age(row, now)?) };
-                Ok(Claim { row: row_to_send, was_sent: row.get("sent")?, age })
+                Ok(Claim { row: row_to_send, age })
             })
             .optional()
-    }
-
-    /// A request for this row may leave the machine from now on.
-    pub(super) fn claimed(&self, id: DeductionId) -> rusqlite::Result<()> {
-        self.connection.prepare_cached("UPDATE deduction SET sent = 1 WHERE id = ? AND sent = 0")?.execute([id]).map(drop)
-    }
-
-    /// The only request for this row surely reached nobody.
-    pub(super) fn unclaimed(&self, id: DeductionId) -> rusqlite::Result<()> {
-        self.connection.prepare_cached("UPDATE deduction SET sent = 0 WHERE id = ? AND sent = 1")?.execute([id]).map(drop)
     }
 
     /// A row that cannot be read cannot be sent: a person must look at it, and the others go on.
@@ -470,9 +464,18 @@ impl Store {
         self.connection
             .prepare_cached(
                 "UPDATE deduction SET state = ?2, reason = ?3, accepted_utc_ms = ?4, last_error = ?5, attempts = attempts + ?6,
-                     unknown_answers = unknown_answers + ?7 WHERE id = ?1",
+                     unknown_answers = unknown_answers + ?7, sent = sent OR ?8 WHERE id = ?1",
             )?
-            .execute(params![attempt.id, state, reason, accepted, last_error, attempt.is_counted, attempt.is_unknown])?;
+            .execute(params![
+                attempt.id,
+                state,
+                reason,
+                accepted,
+                last_error,
+                attempt.is_counted,
+                attempt.is_unknown,
+                attempt.is_doubtful
+            ])?;
         if attempts >= ATTEMPT_EVENTS_MAX && event == "attempt" {
             return Ok(());
         }

@@ -147,6 +147,8 @@ pub struct Attempt {
     pub id: DeductionId,
     /// Whether it counts: the request was answered about this row, or may have been taken.
     pub is_counted: bool,
+    /// Whether WeChat may charge it although it did not say so; not after a clear refusal.
+    pub is_doubtful: bool,
     /// Whether the answer was of a class that nobody knows.
     pub is_unknown: bool,
     /// What becomes of the row.

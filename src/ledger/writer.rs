@@ -155,9 +155,6 @@ enum Correction {
 }
 
 enum Deferred {
-    Claimed(DeductionId),
-    /// The claim reached nobody.
-    Unclaimed(DeductionId),
     Opened(Box<Opened>),
     Denied(Box<Denial>, u64),
     Attempt(Box<Attempt>),
@@ -324,7 +321,7 @@ impl Writer {
         if let Some(since) = self.deferred_since {
             wake_at = wake_at.min(since + DEFER_MAX);
         }
-        self.checkpointer.wake_at().map_or(wake_at, |at| wake_at.min(at))
+        [self.checkpointer.wake_at(), self.exposure.wake_at()].into_iter().flatten().fold(wake_at, Instant::min)
     }
 
     fn serve_gate(&mut self, gate_ops: &mut Vec<GateOp>) {
@@ -374,7 +371,7 @@ impl Writer {
     fn carry_out(&mut self, op: NetworkOp) {
         match op {
             NetworkOp::Attempt(attempt) => {
-                self.come_back(&attempt);
+                self.delivering.come_back(attempt.id);
                 let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
                 self.deferred_attempts.insert(attempt.id, settled);
                 self.defer(Deferred::Attempt(attempt));
@@ -425,8 +422,7 @@ impl Writer {
             claim => claim,
         };
         if let Ok(Some(claim)) = &claim {
-            self.delivering.hand_out(id, claim.was_sent);
-            self.defer(Deferred::Claimed(id));
+            self.delivering.hand_out(claim.row.id);
         }
         self.answer(reply, claim.map(|claim| claim.map(|claim| claim.row)));
     }
@@ -519,12 +515,13 @@ impl Writer {
         let began = Instant::now();
         let (context, deferred) = (&self.context, &self.deferred);
         let result = store.transact(|store| {
-            let results = waited.iter().map(|op| store.step(|store| op.apply(store, context))).collect::<Result<Vec<_>, _>>()?;
+            // First what has happened already: a deduction that was accepted a moment ago counts against no limit.
             for op in deferred.iter().take(joining) {
                 if let Err(error) = store.step(|store| op.apply(store))? {
                     log::error!("the ledger refused a deferred operation, which is a fault of this program: {error}");
                 }
             }
+            let results = waited.iter().map(|op| store.step(|store| op.apply(store, context))).collect::<Result<Vec<_>, _>>()?;
             if waited.is_empty() {
                 store.prune_seen(&Stamp::now(), context.rules.windows.longest_ms().saturating_mul(2).max(SEEN_KEEP_MS_MIN))?;
             }
@@ -763,6 +760,7 @@ impl Writer {
         self.checkpointer.keep_house(now);
         self.keep_log(now);
         self.keep_up(now);
+        self.watch_exposure(now);
     }
 
     /// Gives the log its length when there is time for it, and bounds it when there is none.
@@ -868,8 +866,6 @@ impl Waited {
 impl Deferred {
     fn apply(&self, store: &Store) -> rusqlite::Result<()> {
         match self {
-            Self::Claimed(id) => store.claimed(*id),
-            Self::Unclaimed(id) => store.unclaimed(*id),
             Self::Opened(opened) => store.opened(opened),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
             Self::Attempt(attempt) => store.attempt(attempt),
@@ -881,7 +877,7 @@ impl Deferred {
     /// Whether a commit that failed has brought this into the file all the same. What is harmless to repeat is never said to be.
     fn is_in(&self, store: &Store) -> bool {
         match self {
-            Self::Claimed(_) | Self::Unclaimed(_) | Self::Opened(_) => false,
+            Self::Opened(_) => false,
             Self::Denied(denial, _) => store.has_denial(denial).unwrap_or(false),
             Self::Attempt(attempt) => store.has_attempt(attempt).unwrap_or(false),
         }

@@ -58,7 +58,7 @@ pub async fn run<Q: Queue, S: Deduct>(
     loop {
         uploader.start_what_is_due();
         uploader.tell();
-        let wake_at = uploader.policy.wake_at(now());
+        let wake_at = [uploader.policy.wake_at(now()), uploader.parked.due_at()].into_iter().flatten().min();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -134,6 +134,9 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
 
     fn tell(&mut self) {
         self.monitor.show(self.policy.status());
+        if let Some(others) = self.parked.take_due(now()) {
+            log::warn!("{others}");
+        }
         for notice in self.policy.take_notices() {
             match notice {
                 Notice::Resumed { .. } => log::info!("{notice}"),

@@ -27,6 +27,10 @@ pub(super) struct Parked<'a> {
     others: u64,
 }
 
+/// How many rows were parked without a line of their own.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Others(u64);
+
 impl ParkedNews {
     /// A row was parked; what to tell, if it is time to.
     pub(super) fn of<'a>(&mut self, order: &'a str, reason: ParkReason, answer: &'a str, now: Instant) -> Option<Parked<'a>> {
@@ -36,6 +40,24 @@ impl ParkedNews {
         }
         self.told_at = Some(now);
         Some(Parked { order, reason, answer, others: std::mem::take(&mut self.untold) })
+    }
+
+    /// When rows that were not told are to be, though no further one is parked.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.told_at.filter(|_| self.untold > 0).map(|at| at + TELL_EVERY)
+    }
+
+    /// What is due by now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Others> {
+        self.due_at().filter(|at| *at <= now)?;
+        self.told_at = Some(now);
+        Some(Others(std::mem::take(&mut self.untold)))
+    }
+}
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} more deductions were parked, see `faregate queue list --state parked`", self.0)
     }
 }
 
@@ -52,6 +74,18 @@ impl fmt::Display for Parked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_ones_are_told_though_no_further_row_is_parked() {
+        let (mut news, start) = (ParkedNews::default(), Instant::now());
+        assert_eq!(news.due_at(), None);
+        for order in ["A", "B", "C"] {
+            news.of(order, ParkReason::Refused, "errcode 47001", start);
+        }
+        assert_eq!((news.due_at(), news.take_due(start)), (Some(start + TELL_EVERY), None));
+        assert!(news.take_due(start + TELL_EVERY).unwrap().to_string().starts_with("2 more deductions were parked"));
+        assert_eq!((news.due_at(), news.take_due(start + TELL_EVERY * 2)), (None, None));
+    }
 
     #[test]
     fn a_thousand_parked_rows_in_a_minute_are_one_line_and_a_number_in_the_next() {

@@ -226,6 +226,7 @@ impl Policy {
         AttemptRecord {
             id: row.id,
             counted,
+            doubtful: counted && outcome.verdict != Verdict::Park,
             unknown: outcome.verdict == Verdict::Unknown,
             settlement,
             answer: self.is_worth_recording(row.id, counted, outcome.verdict).then_some(outcome.evidence),

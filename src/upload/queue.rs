@@ -69,6 +69,8 @@ pub struct AttemptRecord {
     pub id: i64,
     /// attempts += 1: WeChat may have got the request.
     pub counted: bool,
+    /// Whether WeChat may charge it although it did not say so: no clear refusal came back.
+    pub doubtful: bool,
     /// `unknown_answers` += 1.
     pub unknown: bool,
     /// The row's new state.

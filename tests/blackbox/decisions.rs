@@ -70,8 +70,11 @@ fn all_parked_orders_are_retried_at_once_with_a_daemon_and_without() {
 #[test]
 fn an_order_that_was_sent_becomes_void_only_when_a_person_insists() {
     let wechat = WeChat::start();
-    let gate = gate_with_parked(&wechat, &[code("VOID", 1)]);
+    wechat.answer(Answer::Drop);
+    let mut gate = builder(&wechat).start();
+    gate.scan("in", &code("VOID", 1));
     let order = only_order(&gate);
+    gate.wait("it was sent", || gate.rows_in("pending").first().is_some_and(|row| row["attempts"] != 0));
     let void = ["queue", "void", &order, "--reason", "the reader was broken"];
     refused(&gate, &void, "--even-if-sent");
     assert_eq!(gate.cli(&[&void[..], &["--even-if-sent"]].concat()).code, Some(0));
@@ -81,6 +84,14 @@ fn an_order_that_was_sent_becomes_void_only_when_a_person_insists() {
     assert_eq!(told(&gate, &order, "void"), [format!("voided by uid {uid}: the reader was broken")]);
     refused(&gate, &void, "is void");
     refused(&gate, &["queue", "retry", &order], "is void");
+}
+
+#[test]
+fn an_order_that_was_refused_for_good_becomes_void_without_insisting() {
+    let wechat = WeChat::start();
+    let gate = gate_with_parked(&wechat, &[code("REFUSED", 1)]);
+    assert_eq!(gate.cli(&["queue", "void", &only_order(&gate), "--reason", "paid in cash"]).code, Some(0));
+    assert_eq!(gate.rows_in("void")[0]["reason"], "paid in cash");
 }
 
 #[test]

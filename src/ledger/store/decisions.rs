@@ -30,9 +30,16 @@ impl Store {
         self.connection.execute(doubt, []).map(drop)
     }
 
-    /// Rows are handed out from now on (`true`), or all that was handed out is in the file (`false`).
-    pub(in crate::ledger) fn set_delivering(&self, is_delivering: bool) -> rusqlite::Result<()> {
-        self.connection.execute("UPDATE delivery SET is_delivering = ?", [is_delivering]).map(drop)
+    /// Rows are handed out from now on.
+    pub(in crate::ledger) fn begin_delivering(&self) -> rusqlite::Result<()> {
+        self.connection.execute("UPDATE delivery SET is_delivering = 1", []).map(drop)
+    }
+
+    /// None is handed out any more but these, which have not come back and may have been sent.
+    pub(in crate::ledger) fn end_delivering(&self, ids: impl IntoIterator<Item = DeductionId>) -> rusqlite::Result<()> {
+        let mut mark = self.connection.prepare_cached("UPDATE deduction SET sent = 1 WHERE id = ?")?;
+        ids.into_iter().try_for_each(|id| mark.execute([id]).map(drop))?;
+        self.connection.execute("UPDATE delivery SET is_delivering = 0", []).map(drop)
     }
 
     // ---- decisions ---------------------------------------------------------------------------------------------------------
@@ -76,6 +83,7 @@ impl Store {
     }
 
     fn retry_row(&self, id: DeductionId, uid: u32, at_utc_ms: i64) -> rusqlite::Result<()> {
+        self.look_at_all_ages_again();
         self.connection
             .prepare_cached("UPDATE deduction SET state = 'pending', reason = NULL, unknown_answers = 0, retried = 1 WHERE id = ?")?
             .execute([id])?;
@@ -133,13 +141,14 @@ impl Standing {
         Some(refusal.to_owned())
     }
 
-    /// Why this row does not become void; continues "ORDER …". A row that was attempted is guarded in every state: what WeChat
-    /// answered last says little about what it took before.
+    /// Why this row does not become void; continues "ORDER …". What was parked by a clear refusal and never sent otherwise is not
+    /// charged by WeChat; whatever else was attempted may be, and what it answered last says little about what it took before.
     fn void_refusal(&self, even_if_sent: bool) -> Option<String> {
         if !["held", "parked", "pending"].contains(&self.state.as_str()) {
             return Some(format!("is {}, and only held, parked and pending orders can become void", self.state));
         }
-        if even_if_sent || (self.attempts == 0 && !self.may_have_been_sent) {
+        let is_being_sent = self.attempts > 0 && self.state == "pending";
+        if even_if_sent || !(is_being_sent || self.may_have_been_sent) {
             return None;
         }
         let why = if self.attempts > 0 { "was sent" } else { "may have been sent" };

@@ -98,10 +98,10 @@ impl Store {
     pub(in crate::ledger) fn remove_settled(&self, id: DeductionId) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
-                "INSERT INTO daily (day, state, lane, deductions, original_fen, total_fen, paid_fen)
-                 SELECT date(created_utc_ms / 1000 + 28800, 'unixepoch'), state, lane, 1, original_fen, total_fen, ifnull(paid_fen, 0)
+                "INSERT INTO daily (day, state, line, deductions, original_fen, total_fen, paid_fen)
+                 SELECT date(created_utc_ms / 1000 + 28800, 'unixepoch'), state, line, 1, original_fen, total_fen, ifnull(paid_fen, 0)
                  FROM deduction WHERE id = ?
-                 ON CONFLICT (day, state, lane) DO UPDATE SET deductions = deductions + 1,
+                 ON CONFLICT (day, state, line) DO UPDATE SET deductions = deductions + 1,
                      original_fen = original_fen + excluded.original_fen, total_fen = total_fen + excluded.total_fen,
                      paid_fen = paid_fen + excluded.paid_fen",
             )?

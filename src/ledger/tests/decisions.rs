@@ -15,7 +15,7 @@ impl Bench {
 
     fn came_to_nothing(&self, id: DeductionId, is_counted: bool) {
         let (outcome, answer) = (Outcome::StillPending, Some("no route".to_owned()));
-        let attempt = Attempt { id, is_counted, is_unknown: is_counted, outcome, answer, at_utc_ms: 5 };
+        let attempt = Attempt { id, is_counted, is_doubtful: is_counted, is_unknown: is_counted, outcome, answer, at_utc_ms: 5 };
         self.runtime.block_on(self.network().attempt(attempt)).unwrap();
     }
 
@@ -89,14 +89,23 @@ fn a_row_that_was_never_handed_out_becomes_void() {
 fn what_may_have_been_sent_becomes_void_only_when_a_person_insists() {
     let bench = Bench::new();
     let rows: Vec<_> = ["a", "b", "c"].iter().map(|code| bench.sendable_row(code)).collect();
-    bench.claim(rows[0].id).unwrap();
-    bench.claim(rows[1].id).unwrap();
+    for row in &rows {
+        bench.claim(row.id).unwrap();
+    }
     bench.came_to_nothing(rows[1].id, true);
+    bench.came_to_nothing(rows[2].id, true);
     bench.record(rows[2].id, Outcome::Parked { reason: "refused" }, "errcode 47001");
     for row in &rows {
         assert!(is_refused(&bench.void(&row.order, false), "--even-if-sent"));
         assert_eq!(bench.void(&row.order, true), Decided::Done);
     }
+}
+
+#[test]
+fn what_was_only_ever_refused_clearly_becomes_void_without_insisting() {
+    let bench = Bench::new();
+    let row = bench.parked_row("a");
+    assert_eq!(bench.void(&row.order, false), Decided::Done);
 }
 
 #[test]
@@ -109,22 +118,38 @@ fn what_was_accepted_never_becomes_void() {
 
 #[test]
 fn a_request_that_reached_nobody_leaves_the_row_unsent_unless_an_earlier_one_may_have() {
-    for is_written_between in [false, true] {
-        let mut bench = Bench::new();
-        let (row, doubtful) = (bench.sendable_row("a"), bench.sendable_row("b"));
-        bench.totals();
-        bench.claim(doubtful.id).unwrap();
-        bench.restart();
-        for id in [row.id, doubtful.id] {
-            bench.claim(id).unwrap();
-            if is_written_between {
-                bench.totals();
-            }
-            bench.came_to_nothing(id, false);
-        }
-        assert_eq!(bench.void(&row.order, false), Decided::Done, "written between: {is_written_between}");
-        assert!(is_refused(&bench.void(&doubtful.order, false), "may have been sent"));
+    let mut bench = Bench::new();
+    let (row, doubtful, at_the_stop) = (bench.sendable_row("a"), bench.sendable_row("b"), bench.sendable_row("c"));
+    for row in [&row, &doubtful, &at_the_stop] {
+        bench.claim(row.id).unwrap();
     }
+    bench.came_to_nothing(row.id, false);
+    bench.came_to_nothing(doubtful.id, true);
+    // At a clean stop what is still being sent may have been taken.
+    bench.restart();
+    bench.claim(doubtful.id).unwrap();
+    bench.came_to_nothing(doubtful.id, false);
+    assert_eq!(bench.void(&row.order, false), Decided::Done);
+    assert!(is_refused(&bench.void(&doubtful.order, false), "was sent"));
+    assert!(is_refused(&bench.void(&at_the_stop.order, false), "may have been sent"));
+}
+
+#[test]
+fn a_line_that_is_away_writes_nothing_to_the_card_probe_after_probe() {
+    let bench = Bench::new();
+    let row = bench.sendable_row("a");
+    bench.claim(row.id).unwrap();
+    bench.came_to_nothing(row.id, false);
+    bench.totals();
+    let shell = bench.shell();
+    let before: i64 = shell.query_row("PRAGMA data_version", [], |row| row.get(0)).unwrap();
+    for _ in 0..3 {
+        bench.claim(row.id).unwrap();
+        bench.came_to_nothing(row.id, false);
+        bench.totals();
+    }
+    let after: i64 = shell.query_row("PRAGMA data_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(before, after);
 }
 
 #[test]

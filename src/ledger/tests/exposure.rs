@@ -81,3 +81,19 @@ fn a_passengers_rows_are_looked_up_in_an_index() {
     let steps: Vec<String> = statement.query_map(("a", 1), |row| row.get("detail")).unwrap().map(Result::unwrap).collect();
     assert!(steps.iter().any(|step| step.contains("COVERING INDEX deduction_exposed")), "{steps:?}");
 }
+
+#[test]
+fn a_row_whose_age_is_not_sure_hides_no_older_one_behind_it() {
+    let bench = limited(Limits { oldest_ms: 60_000, ..NO_LIMIT });
+    for number in 0..70 {
+        bench.sendable_row(&number.to_string());
+    }
+    bench.totals();
+    bench.shell().execute_batch("INSERT INTO boot (boot_id) VALUES ('another'); UPDATE deduction SET clock_synchronized = 0, created_boot = (SELECT id FROM boot WHERE boot_id = 'another')").unwrap();
+    let told = |code: &str| bench.tap("in", code, code).unwrap();
+    assert!(matches!(told("a"), Admission::Admitted(_)), "whose age nobody knows is no reason");
+    bench.shell().execute("UPDATE deduction SET created_boottime_ms = created_boottime_ms - 70000 WHERE id = 71", []).unwrap();
+    // Each look passes over a bounded number of rows.
+    let answers = ["b", "c", "d"].map(told);
+    assert_eq!(answers[2], REFUSED, "{answers:?}");
+}

@@ -120,7 +120,7 @@ fn what_was_kept_long_enough_leaves_the_sums_of_its_day_and_nothing_unsettled_go
     assert_eq!(number(&bench, "SELECT count(*) FROM event WHERE deduction <= 70"), 0);
     let sums: (i64, i64, i64) = bench
         .shell()
-        .query_row("SELECT sum(deductions), sum(total_fen), count(*) FROM daily WHERE state = 'void' AND lane = 'in'", [], |row| {
+        .query_row("SELECT sum(deductions), sum(total_fen), count(*) FROM daily WHERE state = 'void' AND line = '2'", [], |row| {
             row.try_into()
         })
         .unwrap();

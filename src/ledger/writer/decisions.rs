@@ -1,28 +1,33 @@
 //! What people decide about rows, and which rows are in the hands of the uploader meanwhile.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::{Deferred, Reply, Writer};
+use super::{Reply, Writer};
 use crate::{
     clock::Stamp,
     ledger::{
         order::OrderNumber,
-        types::{Attempt, Decided, DeductionId, LedgerError, RetriedBatch, VoidOrder},
+        store::Store,
+        types::{Decided, DeductionId, LedgerError, RetriedBatch, VoidOrder},
     },
 };
 
 /// What is in the hands of the uploader.
 #[derive(Default)]
 pub(super) struct Delivering {
-    /// Rows that have not come back, and whether an earlier request for them may have left this machine.
-    handed_out: HashMap<DeductionId, bool>,
+    /// Rows that have not come back.
+    handed_out: HashSet<DeductionId>,
     /// Whether the file says that this run hands out rows.
     is_said: bool,
 }
 
 impl Delivering {
-    pub(super) fn hand_out(&mut self, id: DeductionId, was_sent: bool) {
-        self.handed_out.insert(id, was_sent);
+    pub(super) fn hand_out(&mut self, id: DeductionId) {
+        self.handed_out.insert(id);
+    }
+
+    pub(super) fn come_back(&mut self, id: DeductionId) {
+        self.handed_out.remove(&id);
     }
 
     /// A file that is opened holds all that was handed out before for doubtful, and must be told of what comes.
@@ -31,7 +36,7 @@ impl Delivering {
     }
 
     pub(super) fn has(&self, id: DeductionId) -> bool {
-        self.handed_out.contains_key(&id)
+        self.handed_out.contains(&id)
     }
 }
 
@@ -56,7 +61,7 @@ impl Writer {
     }
 
     pub(super) fn void(&mut self, order: &VoidOrder, reply: Reply<Decided>) {
-        let handed_out: HashSet<_> = self.delivering.handed_out.keys().copied().collect();
+        let handed_out = self.delivering.handed_out.clone();
         let result = self.write_for(|store| store.void(order, Stamp::now().utc_ms, |id| handed_out.contains(&id)));
         if let Ok(Decided::Done) = &result {
             log::info!("order {} is void: voided by uid {}", order.order, order.uid);
@@ -64,27 +69,10 @@ impl Writer {
         let _ = reply.send(result);
     }
 
-    /// A row came back from the uploader. If no request for it has ever left the machine, nothing must say so.
-    pub(super) fn come_back(&mut self, attempt: &Attempt) {
-        let was_sent = self.delivering.handed_out.remove(&attempt.id).unwrap_or(true);
-        if attempt.is_counted || was_sent {
-            return;
-        }
-        let is_claim = |op: &Deferred| matches!(op, Deferred::Claimed(id) if *id == attempt.id);
-        match self.deferred.iter().position(is_claim) {
-            // An outage of days probes all day: a claim that comes back within its second leaves no trace on the card.
-            Some(place) => drop(self.deferred.remove(place)),
-            None => self.defer(Deferred::Unclaimed(attempt.id)),
-        }
-        if self.deferred.is_empty() {
-            self.deferred_since = None;
-        }
-    }
-
     /// Says in the file, before the first row of this run is handed out, that rows are; if it cannot be said, none is.
     pub(super) fn begin_delivering(&mut self) -> Result<(), LedgerError> {
         if !self.delivering.is_said {
-            self.write_for(|store| store.set_delivering(true))?;
+            self.write_for(Store::begin_delivering)?;
             self.delivering.is_said = true;
         }
         Ok(())
@@ -93,7 +81,8 @@ impl Writer {
     /// At a clean close: the file knows all that was handed out.
     pub(super) fn end_delivering(&mut self) {
         if self.delivering.is_said {
-            self.write(|store| store.set_delivering(false));
+            let handed_out = std::mem::take(&mut self.delivering.handed_out);
+            self.write(|store| store.end_delivering(handed_out));
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::{
 
 /// An alarm about a passenger's limit lasts so long after the last tap that reached it: nobody keeps a list of passengers.
 const PASSENGER_ALARM: Duration = Duration::from_secs(600);
+/// From one look at the gate's limits to the next.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The alarms about exposure, one sentence each.
 pub(in crate::ledger) type Alarms = Vec<Arc<str>>;
@@ -27,12 +29,18 @@ pub(super) struct ExposureWatch {
     fare: Fen,
     gate: Option<Reached>,
     passenger_at: Option<Instant>,
+    look_at: Instant,
     alarms: watch::Sender<Alarms>,
 }
 
 impl ExposureWatch {
     pub(super) fn new(limits: Option<Limits>, fare: Fen, alarms: watch::Sender<Alarms>) -> Self {
-        Self { limits, fare, gate: None, passenger_at: None, alarms }
+        Self { limits, fare, gate: None, passenger_at: None, look_at: Instant::now(), alarms }
+    }
+
+    /// When the limits are looked at next, if there are any.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.limits.map(|_| self.look_at)
     }
 
     /// A tap reached a limit.
@@ -46,10 +54,10 @@ impl ExposureWatch {
 
     /// What the gate has at this moment.
     fn look(&mut self, limits: &Limits, gate: &GateExposed) {
-        if let Some(reached) = limits.reached_by_gate(gate, self.fare) {
-            self.gate = Some(reached);
-        } else if limits.is_clear(gate, self.fare) {
+        if limits.is_clear(gate, self.fare) {
             self.gate = None;
+        } else if let Some(reached) = limits.reached_by_gate(gate, self.fare) {
+            self.gate = Some(reached);
         }
         self.passenger_at = self.passenger_at.filter(|at| at.elapsed() < PASSENGER_ALARM);
         self.tell();
@@ -95,9 +103,10 @@ impl ExposureWatch {
 }
 
 impl Writer {
-    /// Looks at the gate's limits.
-    pub(super) fn watch_exposure(&mut self) {
-        let Some(limits) = self.exposure.limits else { return };
+    /// Looks at the gate's limits, when it is time to.
+    pub(super) fn watch_exposure(&mut self, now: Instant) {
+        let Some(limits) = self.exposure.limits.filter(|_| now >= self.exposure.look_at) else { return };
+        self.exposure.look_at = now + LOOK_EVERY;
         if let Ok(gate) = read(&self.file, |store| store.gate_exposed(&Stamp::now())) {
             self.exposure.look(&limits, &gate);
         }

@@ -105,7 +105,6 @@ impl Writer {
             self.upkeep.put_back(look, &step);
         }
         if self.upkeep.busy.is_empty() {
-            self.watch_exposure();
             self.upkeep.due_at = now + LOOK_EVERY;
         }
     }
