@@ -10,7 +10,10 @@
 use std::{
     collections::HashMap,
     future::pending,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,11 +21,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock::Stamp,
-    ledger::{Admission, Admitted, DeductionId, Denial, GateLedger, Health, LedgerError, Opened, Tap, Untaken},
-    monitor::{LaneMetrics, Opening},
+    config::{Mode, NoPassage},
+    ledger::{
+        Admission, Denial, GateLedger, GateNote, Health, LedgerError, Opened, Passage, PassageOutcome, RecordId, Tap, Untaken,
+    },
+    monitor::{LaneMetrics, Opening, PassageResult},
     ride_code::{Checker, CodeDigest, Refusal, VerifiedCode},
     scanner::Reading,
-    turnstile::{Beeps, Event, Lane as TurnstileLane, Ticket},
+    turnstile::{
+        Beeps, Event, Lane as TurnstileLane, Ticket,
+        passages::{Finding, Passages, Sensor, UNPASSED_MAX},
+    },
 };
 
 /// What one lane is built from.
@@ -31,6 +40,10 @@ pub struct Lane {
     pub name: Arc<str>,
     /// The lane's station.
     pub station: Arc<str>,
+    /// What a tap means here.
+    pub mode: Mode,
+    /// Whether passages are waited for.
+    pub passage: Option<PassageRule>,
     /// `gate.open_within`.
     pub open_within: Duration,
     /// Judges codes.
@@ -45,6 +58,17 @@ pub struct Lane {
     pub metrics: LaneMetrics,
     /// Asked whether the lane still works.
     pub pings: mpsc::Receiver<Ping>,
+}
+
+/// How passages are waited for.
+#[derive(Debug, Clone)]
+pub struct PassageRule {
+    /// How long after the opening's edge.
+    pub timeout: Duration,
+    /// What it means when nobody passes.
+    pub no_passage: NoPassage,
+    /// Set while the sensor is doubted; for the monitor.
+    pub is_doubted: Arc<AtomicBool>,
 }
 
 /// Answered when the lane has come round to it and its turnstile's thread has answered too; not when either is stuck.
@@ -75,6 +99,7 @@ impl Timeline {
 
 /// A record whose turnstile has not answered.
 struct Promised {
+    record: RecordId,
     timeline: Timeline,
     digest: CodeDigest,
 }
@@ -89,7 +114,9 @@ enum Punctuality {
 /// A lane at work.
 struct Worker {
     lane: Lane,
-    promised: HashMap<DeductionId, Promised>,
+    promised: HashMap<Ticket, Promised>,
+    next_ticket: u64,
+    passages: Option<Passages<RecordId>>,
     /// Asked, and passed on to the turnstile.
     asking: Vec<Ping>,
 }
@@ -99,9 +126,11 @@ impl Lane {
     /// alone ends nothing: the fire alarm and the exit button need none.
     pub async fn run(self) {
         let mut health = self.ledger.health();
-        let mut worker = Worker { lane: self, promised: HashMap::new(), asking: Vec::new() };
+        let passages = self.passage.as_ref().map(|rule| Passages::new(rule.timeout));
+        let mut worker = Worker { lane: self, promised: HashMap::new(), next_ticket: 1, passages, asking: Vec::new() };
         worker.show_health(&health.borrow_and_update());
         loop {
+            let passage_at = worker.passages.as_ref().and_then(Passages::next_wakeup);
             let Lane { turnstile, readings, pings, .. } = &mut worker.lane;
             tokio::select! {
                 biased;
@@ -111,6 +140,7 @@ impl Lane {
                 },
                 Ok(()) = health.changed() => worker.show_health(&health.borrow_and_update()),
                 Some(ping) = pings.recv() => worker.pass_on(ping),
+                () = until(passage_at) => worker.time_passes().await,
                 reading = next(readings) => worker.scanner_says(reading).await,
             }
         }
@@ -122,6 +152,13 @@ impl Lane {
 async fn next(readings: &mut mpsc::Receiver<Reading>) -> Reading {
     match readings.recv().await {
         Some(reading) => reading,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
     }
 }
@@ -149,7 +186,9 @@ impl Worker {
     async fn admit(&mut self, code: VerifiedCode, scanned: Stamp, last_byte_at: Instant) {
         let checked = Instant::now();
         let deadline = last_byte_at + self.lane.open_within;
-        let tap = Tap { lane: self.lane.name.clone(), station: self.lane.station.clone(), code: code.clone(), scanned };
+        let Lane { name, station, mode, passage, .. } = &self.lane;
+        let awaits_passage = passage.is_some();
+        let tap = Tap { lane: name.clone(), station: station.clone(), mode: *mode, awaits_passage, code: code.clone(), scanned };
         if checked >= deadline {
             // A code that waited for a stuck disk behind another one: its passenger has gone.
             return self.refuse(Refusal::Late, Some(&code), scanned);
@@ -157,12 +196,16 @@ impl Worker {
         let (answer, punctuality) = self.ask_ledger(tap, deadline).await;
         match answer {
             Ok(Admission::Admitted(admitted)) => {
+                let (kind, order, total) = (admitted.kind.as_str(), &admitted.order, admitted.total);
+                log::info!("lane {}: {} admitted, {kind}, order {order}, {total}", self.lane.name, code.digest);
                 let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
-                let promised = Promised { timeline, digest: code.digest };
-                match punctuality {
-                    Punctuality::InTime => self.open(&admitted, deadline, promised),
-                    Punctuality::Late => self.record_late(&admitted, promised).await,
-                }
+                self.follow(Promised { record: admitted.id.into(), timeline, digest: code.digest }, punctuality, deadline).await;
+            }
+            Ok(Admission::Entered(entered)) => {
+                log::info!("lane {}: {} admitted, a journey begins", self.lane.name, code.digest);
+                let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
+                self.follow(Promised { record: entered.journey.into(), timeline, digest: code.digest }, punctuality, deadline)
+                    .await;
             }
             Ok(Admission::Repeat) => self.lane.metrics.scan("repeat"),
             // The passenger has been shown a refusal already.
@@ -192,17 +235,16 @@ impl Worker {
         (answer, Punctuality::Late)
     }
 
-    async fn record_late(&mut self, admitted: &Admitted, promised: Promised) {
+    /// What is durable is opened for, unless its time is over.
+    async fn follow(&mut self, promised: Promised, punctuality: Punctuality, deadline: Instant) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
         self.lane.metrics.scan("admitted");
-        self.promised.insert(admitted.id, promised);
-        self.not_opened(admitted.id, Untaken::Late).await;
-    }
-
-    fn open(&mut self, admitted: &Admitted, deadline: Instant, promised: Promised) {
-        self.lane.turnstile.handle.open(ticket(admitted.id), deadline);
-        self.lane.metrics.scan("admitted");
-        log::info!("lane {}: {} admitted, order {}, {}", self.lane.name, promised.digest, admitted.order, admitted.total);
-        self.promised.insert(admitted.id, promised);
+        self.promised.insert(ticket, promised);
+        match punctuality {
+            Punctuality::InTime => self.lane.turnstile.handle.open(ticket, deadline),
+            Punctuality::Late => self.not_opened(ticket, Untaken::Late).await,
+        }
     }
 
     fn refuse(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
@@ -225,16 +267,18 @@ impl Worker {
 
     async fn turnstile_says(&mut self, event: Event) {
         match event {
-            Event::Opened { ticket, at } => self.opened(id(ticket), at).await,
+            Event::Opened { ticket, at } => self.opened(ticket, at).await,
             Event::Late { ticket } => {
                 self.lane.turnstile.handle.deny(Refusal::Late.as_str(), beeps(Refusal::Late));
-                self.not_opened(id(ticket), Untaken::Late).await;
+                self.not_opened(ticket, Untaken::Late).await;
             }
-            Event::NotOpened { ticket } => self.not_opened(id(ticket), Untaken::NotOpened).await,
-            // What concerns the outputs has been logged where they are.
-            Event::Passage { .. } | Event::FireAlarm { .. } | Event::Failed { .. } | Event::Restored => {}
+            Event::NotOpened { ticket } => self.not_opened(ticket, Untaken::NotOpened).await,
+            Event::Passage { active: true, at } => self.passed(at).await,
+            Event::FireAlarm { active } => self.fire_alarm(active),
+            Event::ExitButton { at } => self.opened_by_button(at),
             Event::Alive => self.asking.drain(..).for_each(answer),
-            Event::ExitButton { .. } => log::info!("lane {}: opened by the exit button", self.lane.name),
+            // What concerns the outputs has been logged where they are.
+            Event::Passage { active: false, .. } | Event::Failed { .. } | Event::Restored => {}
         }
     }
 
@@ -244,17 +288,20 @@ impl Worker {
         self.lane.turnstile.handle.ping();
     }
 
-    async fn opened(&mut self, id: DeductionId, at: Instant) {
-        let Some(promised) = self.promised.remove(&id) else { return };
+    async fn opened(&mut self, ticket: Ticket, at: Instant) {
+        let Some(promised) = self.promised.remove(&ticket) else { return };
+        let record = promised.record;
+        if let Some(passages) = &mut self.passages {
+            passages.opened(Some(record), at);
+        }
         let opening = Opening::Opened { scan_to_open: at.saturating_duration_since(promised.timeline.last_byte) };
         self.lane.metrics.opening(opening);
-        let ago_ms = i64::try_from(at.elapsed().as_millis()).unwrap_or(0);
-        let opened = Opened { id, at_utc_ms: Stamp::now().utc_ms - ago_ms, detail: promised.timeline.told(at) };
+        let opened = Opened { record, at_utc_ms: utc_ms_of(at), detail: promised.timeline.told(at) };
         self.lane.ledger.opened(opened).await;
     }
 
-    async fn not_opened(&mut self, id: DeductionId, why: Untaken) {
-        let Some(promised) = self.promised.remove(&id) else { return };
+    async fn not_opened(&mut self, ticket: Ticket, why: Untaken) {
+        let Some(promised) = self.promised.remove(&ticket) else { return };
         self.lane.metrics.opening(if why == Untaken::Late { Opening::Late } else { Opening::NotOpened });
         log::warn!(
             "lane {}: {} was admitted but not opened for ({}); nothing is charged",
@@ -262,9 +309,89 @@ impl Worker {
             promised.digest,
             why.as_str()
         );
-        if let Err(error) = self.lane.ledger.take_back(id, why).await {
+        if let Err(error) = self.lane.ledger.take_back(promised.record, why).await {
             log::error!("lane {}: a record could not be taken back: {error}", self.lane.name);
         }
+    }
+
+    // ---- who passed ------------------------------------------------------------------------------------------------------------
+
+    fn opened_by_button(&mut self, at: Instant) {
+        log::info!("lane {}: opened by the exit button", self.lane.name);
+        self.note("exit-button");
+        if let Some(passages) = &mut self.passages {
+            passages.opened(None, at);
+        }
+    }
+
+    fn fire_alarm(&mut self, is_on: bool) {
+        self.note(if is_on { "fire-alarm-on" } else { "fire-alarm-off" });
+        if let Some(passages) = &mut self.passages {
+            passages.fire_alarm(is_on);
+        }
+    }
+
+    async fn passed(&mut self, at: Instant) {
+        let findings = self.passages.as_mut().map(|passages| passages.passed(at));
+        self.act_on(findings.unwrap_or_default(), utc_ms_of(at)).await;
+    }
+
+    async fn time_passes(&mut self) {
+        let now = Instant::now();
+        let findings = self.passages.as_mut().map(|passages| passages.elapse(now));
+        self.act_on(findings.unwrap_or_default(), utc_ms_of(now)).await;
+    }
+
+    async fn act_on(&self, findings: Vec<Finding<RecordId>>, at_utc_ms: i64) {
+        for finding in findings {
+            match finding {
+                Finding::Passed(record) => {
+                    self.lane.metrics.passage(PassageResult::Passed);
+                    self.lane.ledger.passage(Passage { record, outcome: PassageOutcome::Passed, at_utc_ms }).await;
+                }
+                Finding::NotPassed(record, sensor) => self.not_passed(record, sensor, at_utc_ms).await,
+                Finding::Tailgate => self.uninvited(PassageResult::Tailgate),
+                Finding::Intrusion => self.uninvited(PassageResult::Intrusion),
+                Finding::Doubted => self.doubt_sensor(true),
+                Finding::Trusted => self.doubt_sensor(false),
+            }
+        }
+    }
+
+    async fn not_passed(&self, record: RecordId, sensor: Sensor, at_utc_ms: i64) {
+        self.lane.metrics.passage(PassageResult::None);
+        let rule = self.lane.passage.as_ref().map_or(NoPassage::Charge, |rule| rule.no_passage);
+        let outcome = PassageOutcome::NotPassed(if sensor == Sensor::Doubted { NoPassage::Charge } else { rule });
+        log::info!("lane {}: nobody passed in time", self.lane.name);
+        self.lane.ledger.passage(Passage { record, outcome, at_utc_ms }).await;
+    }
+
+    /// Somebody passed whom nothing was opened for: shown and noted, charged to nobody.
+    fn uninvited(&self, what: PassageResult) {
+        self.lane.metrics.passage(what);
+        log::warn!("lane {}: {}: somebody passed without an opening of his own", self.lane.name, what.as_str());
+        self.lane.turnstile.handle.deny(what.as_str(), Beeps::ThreeShort);
+        self.note(what.as_str());
+    }
+
+    fn doubt_sensor(&self, is_doubted: bool) {
+        let name = &self.lane.name;
+        if let Some(rule) = &self.lane.passage {
+            rule.is_doubted.store(is_doubted, Ordering::Relaxed);
+        }
+        if is_doubted {
+            log::error!(
+                "lane {name}: passage-sensor: {UNPASSED_MAX} openings in a row without a passage; openings are charged all the same until one is seen, look at the sensor"
+            );
+            self.note("passage-sensor-doubted");
+        } else {
+            log::warn!("lane {name}: passage-sensor: a passage is seen again");
+            self.note("passage-sensor-trusted");
+        }
+    }
+
+    fn note(&self, event: &'static str) {
+        self.lane.ledger.note(GateNote { lane: self.lane.name.clone(), event, at: Stamp::now() });
     }
 
     fn show_health(&self, health: &Health) {
@@ -281,6 +408,11 @@ impl Worker {
     }
 }
 
+/// When something on the monotonic clock was, UTC milliseconds.
+fn utc_ms_of(at: Instant) -> i64 {
+    Stamp::now().utc_ms - i64::try_from(at.elapsed().as_millis()).unwrap_or(0)
+}
+
 fn answer(ping: Ping) {
     // Whoever has given up waiting is not there to hear it.
     let _ = ping.send(());
@@ -292,19 +424,12 @@ fn beeps(refusal: Refusal) -> Beeps {
     match refusal {
         R::Format | R::NotYetValid | R::Expired | R::Duplicate | R::TooSoon | R::Late => Beeps::TwoShort,
         R::UnknownRoot | R::CertificateExpired | R::CertificateSignature | R::IssuerSignature | R::UserSignature => Beeps::OneLong,
-        R::AuthorizationExpired | R::ClockUnsynchronized | R::OverLimit | R::DeniedPassenger | R::Exposure | R::OutOfOrder => {
-            Beeps::ThreeShort
-        }
+        R::AuthorizationExpired
+        | R::ClockUnsynchronized
+        | R::OverLimit
+        | R::DeniedPassenger
+        | R::Exposure
+        | R::Unmatched
+        | R::OutOfOrder => Beeps::ThreeShort,
     }
-}
-
-// A row number is positive and keeps its bits both ways.
-#[allow(clippy::cast_sign_loss)]
-fn ticket(id: DeductionId) -> Ticket {
-    Ticket(id as u64)
-}
-
-#[allow(clippy::cast_possible_wrap)]
-fn id(ticket: Ticket) -> DeductionId {
-    ticket.0 as DeductionId
 }

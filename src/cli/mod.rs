@@ -4,6 +4,8 @@ mod check;
 mod code;
 mod demo;
 mod exit;
+mod fare;
+mod journeys;
 mod queue;
 mod run;
 mod sandbox;
@@ -45,6 +47,11 @@ enum Command {
     /// Look at the deductions.
     #[command(subcommand)]
     Queue(queue::Command),
+    /// Look at the journeys.
+    #[command(subcommand)]
+    Journeys(journeys::Command),
+    /// Say what a journey between two stations would be charged, and why.
+    Fare(fare::Arguments),
     /// See a whole gate at work, beside a WeChat of its own: needs no settings, no hardware, no network.
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
@@ -64,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Status { json } => status::run(json),
         Command::Code(command) => code::run(&command, &arguments.config),
         Command::Queue(command) => queue::run(&command, &arguments.config),
+        Command::Journeys(command) => journeys::run(&command, &arguments.config),
+        Command::Fare(fare) => fare::run(&fare, &arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),
     };

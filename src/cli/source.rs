@@ -21,7 +21,8 @@ use crate::{
     control::{Answer, Client, ClientError, PAGE_ROWS, Question, socket_path},
     daemon,
     ledger::{
-        self, Decided, NetworkLedger, OrderNumber, PageRequest, QueueRow, QueueStory, RetriedBatch, Running, VoidOrder, VoidReason,
+        self, Decided, JourneyRow, JourneysRequest, NetworkLedger, OrderNumber, PageRequest, QueueRow, QueueStory, RetriedBatch,
+        Running, VoidOrder, VoidReason,
     },
 };
 
@@ -86,6 +87,21 @@ impl Source {
                 _ => Err(Failure::strange_answer()),
             },
             Place::File(file) => file.read(|ledger| async move { ledger.story(order.clone()).await }),
+        }
+    }
+
+    /// A page of journeys above `after_id`, and where the next one begins.
+    pub(super) fn journeys(&self, open_only: bool, after_id: i64) -> Result<(Vec<JourneyRow>, Option<i64>), Failure> {
+        match self.find()? {
+            Place::Daemon(mut client) => match client.ask(&Question::JourneysPage { open_only, after_id })? {
+                Answer::JourneysPage { rows, next_after_id } => Ok((rows, next_after_id)),
+                _ => Err(Failure::strange_answer()),
+            },
+            Place::File(file) => {
+                let request = JourneysRequest { open_only, after_id, limit: PAGE_ROWS };
+                let page = file.read(|ledger| async move { ledger.journeys(request).await })?;
+                Ok((page.rows, page.next_after_id))
+            }
         }
     }
 
@@ -206,7 +222,7 @@ impl OpenLedger {
             let message = format!("this command cannot start: {error}; the limit on open files of this user may be too low");
             Failure::new(Code::Internal, message)
         })?;
-        let (running, _, ledger) = ledger::start_existing(daemon::ledger_options(settings, Box::new(|_| ())))?;
+        let (running, _, ledger) = ledger::start_existing(daemon::ledger_options(settings, None, Box::new(|_| ())))?;
         Ok(Self { runtime, ledger, running })
     }
 

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use sha2::{Digest, Sha256};
+
 use super::{
-    files,
+    Lane, Mode, Settings, files,
     finding::Finding,
     limits::{FARE_FEN, FARES_BYTES_MAX},
     report::{Report, quoted},
@@ -17,16 +19,46 @@ const COLUMNS: [&str; 3] = ["from", "to", "fen"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FareTable {
     stations: BTreeMap<String, u16>,
-    /// By the lower and the higher number of the two stations.
-    fares_fen: BTreeMap<(u16, u16), i32>,
+    /// By the lower and the higher number of the two stations: the fare in fen, and the line that says so.
+    fares: BTreeMap<(u16, u16), (i32, u32)>,
+    digest: String,
+}
+
+/// What a fare table says of a pair of stations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableFare {
+    /// Before any discount.
+    pub fen: i64,
+    /// The line of the file, counted from 1.
+    pub line: u32,
 }
 
 impl FareTable {
-    /// What a trip between these two stations costs, in fen, in either direction; `None` when the table lacks the pair.
+    /// Reads the text of `fares.csv`; `path` names it in the findings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Vec<Finding>> {
+        parse(text, path)
+    }
+
+    /// What a trip between these two stations costs, in either direction; `None` when the table lacks the pair.
     #[must_use]
-    pub fn fare_fen(&self, from: &str, to: &str) -> Option<i64> {
+    pub fn fare(&self, from: &str, to: &str) -> Option<TableFare> {
         let pair = ordered(*self.stations.get(from)?, *self.stations.get(to)?);
-        self.fares_fen.get(&pair).copied().map(i64::from)
+        self.fares.get(&pair).map(|(fen, line)| TableFare { fen: i64::from(*fen), line: *line })
+    }
+
+    /// Whether any fare begins or ends there.
+    #[must_use]
+    pub fn knows(&self, station: &str) -> bool {
+        self.stations.contains_key(station)
+    }
+
+    /// Names the file's text: the first 16 hex digits of its SHA-256.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 }
 
@@ -43,7 +75,8 @@ pub fn read_fares(path: &Path) -> Result<FareTable, Vec<Finding>> {
 
 /// As [`read_fares`], from the file's text.
 pub(super) fn parse(text: &str, path: &Path) -> Result<FareTable, Vec<Finding>> {
-    let mut rows = Rows { stations: BTreeMap::new(), fares: BTreeMap::new(), report: Report::new(path, text) };
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..8]);
+    let mut rows = Rows { stations: BTreeMap::new(), fares: BTreeMap::new(), digest, report: Report::new(path, text) };
     // Spreadsheets put a byte order mark before the first line.
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).zip(1..);
     let mut lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#')).peekable();
@@ -52,12 +85,23 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<FareTable, Vec<Finding>> 
     rows.finish()
 }
 
+/// Journeys that begin or end at a station of which the table says nothing would all cost `max_fen`.
+pub(super) fn warn_of_unknown_stations(settings: &Settings, report: &mut Report) {
+    let Some(Ok(table)) = settings.fare.table.as_deref().map(read_fares) else { return };
+    for lane in settings.lanes.iter().filter(|lane| lane.mode != Mode::Single && !table.knows(&lane.station)) {
+        let Lane { name, station, .. } = lane;
+        let problem = format!("no line names station {station} of lane {name}: every journey from or to it costs max_fen");
+        report.warn("fare.table", problem, "add its fares to the file, or correct the station");
+    }
+}
+
 /// The rows read so far.
 #[derive(Debug)]
 struct Rows {
     stations: BTreeMap<String, u16>,
     /// The fare in fen, and the line that says so.
-    fares: BTreeMap<(u16, u16), (i32, usize)>,
+    fares: BTreeMap<(u16, u16), (i32, u32)>,
+    digest: String,
     report: Report,
 }
 
@@ -84,7 +128,8 @@ impl Rows {
         let (Some(from_number), Some(to_number)) = (self.station(from), self.station(to)) else {
             return self.report.error_at(number, "", "names more than 65535 stations", "check whether this is the right file");
         };
-        let (first_fen, first_line) = *self.fares.entry(ordered(from_number, to_number)).or_insert((fare_fen, number));
+        let (first_fen, first_line) =
+            *self.fares.entry(ordered(from_number, to_number)).or_insert((fare_fen, u32::try_from(number).unwrap_or(u32::MAX)));
         if first_fen != fare_fen {
             let problem = format!("{from},{to} costs {fare_fen} here and {first_fen} on line {first_line}");
             self.report.error_at(number, "", problem, "remove one of the two lines; a fare holds in both directions");
@@ -107,8 +152,7 @@ impl Rows {
         if self.report.has_errors() {
             return Err(self.report.finish());
         }
-        let fares_fen = self.fares.into_iter().map(|(pair, (fare_fen, _))| (pair, fare_fen)).collect();
-        Ok(FareTable { stations: self.stations, fares_fen })
+        Ok(FareTable { stations: self.stations, fares: self.fares, digest: self.digest })
     }
 }
 
@@ -141,22 +185,31 @@ mod tests {
     #[test]
     fn a_pair_costs_the_same_in_either_direction() {
         let table = table("from,to,fen\r\nS1,S2,300\r\n\r\n# a comment\r\nS2, S3, 0\r\nS1,S1,50").unwrap();
-        assert_eq!(table.fare_fen("S1", "S2"), Some(300));
-        assert_eq!(table.fare_fen("S2", "S1"), Some(300));
-        assert_eq!(table.fare_fen("S3", "S2"), Some(0));
-        assert_eq!(table.fare_fen("S1", "S1"), Some(50));
+        assert_eq!(table.fare("S1", "S2"), Some(TableFare { fen: 300, line: 2 }));
+        assert_eq!(table.fare("S2", "S1"), table.fare("S1", "S2"));
+        assert_eq!(table.fare("S3", "S2"), Some(TableFare { fen: 0, line: 5 }));
+        assert_eq!(table.fare("S1", "S1"), Some(TableFare { fen: 50, line: 6 }));
+        assert!(table.knows("S3") && !table.knows("S4"));
+    }
+
+    #[test]
+    fn the_digest_names_the_files_text() {
+        let digest = |text| table(text).unwrap().digest().to_owned();
+        assert_eq!(digest("S1,S2,300\n"), digest("S1,S2,300\n"));
+        assert_ne!(digest("S1,S2,300\n"), digest("S1,S2,301\n"));
+        assert_eq!(digest("S1,S2,300\n").len(), 16);
     }
 
     #[test]
     fn an_unknown_pair_has_no_fare() {
         let table = table("S1,S2,300\nS2,S3,400\n").unwrap();
-        assert_eq!((table.fare_fen("S1", "S3"), table.fare_fen("S1", "S9"), table.fare_fen("S1", "S1")), (None, None, None));
+        assert_eq!((table.fare("S1", "S3"), table.fare("S1", "S9"), table.fare("S1", "S1")), (None, None, None));
     }
 
     #[test]
     fn a_header_and_a_byte_order_mark_may_be_there_or_not() {
         for head in ["", "from,to,fen\n", "\u{feff}From, To, Fen\n", "\u{feff}"] {
-            assert_eq!(table(&format!("{head}S1,S2,300\n")).unwrap().fare_fen("S1", "S2"), Some(300), "{head}");
+            assert_eq!(table(&format!("{head}S1,S2,300\n")).unwrap().fare("S1", "S2").map(|fare| fare.fen), Some(300), "{head}");
         }
         assert!(table("S1,S2,300\nfrom,to,fen\n").is_err());
     }

@@ -30,13 +30,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use fares::{FareTable, read_fares};
+pub use fares::{FareTable, TableFare, read_fares};
 pub use files::FileError;
 pub use finding::{Finding, Severity};
 pub use roots::{Root, read_roots};
 pub use secret::{SecretError, read_aes_key, read_secret};
 pub use settings::*;
 pub use support::{Unsupported, unsupported};
+pub use values::station_id;
 
 use files::{NamedFiles, Places};
 use report::Report;
@@ -95,6 +96,9 @@ fn load_placed(text: &str, path: &Path, places: Places<'_>) -> Loaded {
     let settings = settings.filter(|_| !report.has_errors());
     if let Some(settings) = &settings {
         lanes::warn_of_cut_codes(settings, &mut report);
+        if places.are_checked() {
+            fares::warn_of_unknown_stations(settings, &mut report);
+        }
     }
     for Unsupported { key, problem, mend } in settings.iter().flat_map(unsupported) {
         report.warn(&key, problem, mend);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Driver, Lane, Mode, Settings};
+use super::{Driver, Lane, Settings};
 
 /// A setting that is right in itself but that this version of the program cannot run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,17 +24,7 @@ impl fmt::Display for Unsupported {
 /// Every setting that this version of the program cannot run: a daemon must refuse them.
 #[must_use]
 pub fn unsupported(settings: &Settings) -> Vec<Unsupported> {
-    let whole = [fare_table(settings), callback(settings)].into_iter().flatten();
-    let lanes = settings.lanes.iter().flat_map(|lane| [mode(lane), gpio(lane), passage(lane)]).flatten();
-    whole.chain(lanes).collect()
-}
-
-fn fare_table(settings: &Settings) -> Option<Unsupported> {
-    settings.fare.table.is_some().then(|| Unsupported {
-        key: "fare.table".to_owned(),
-        problem: "this version cannot use a fare table yet",
-        mend: "remove it; every trip then costs flat_fen",
-    })
+    callback(settings).into_iter().chain(settings.lanes.iter().filter_map(gpio)).collect()
 }
 
 fn callback(settings: &Settings) -> Option<Unsupported> {
@@ -45,26 +35,10 @@ fn callback(settings: &Settings) -> Option<Unsupported> {
     })
 }
 
-fn mode(lane: &Lane) -> Option<Unsupported> {
-    (lane.mode != Mode::Single).then(|| Unsupported {
-        key: format!("lane[{}].mode", lane.name),
-        problem: "this version cannot bring entries and exits together yet",
-        mend: "use mode \"single\"",
-    })
-}
-
 fn gpio(lane: &Lane) -> Option<Unsupported> {
     matches!(lane.turnstile.driver, Driver::Gpio(_)).then(|| Unsupported {
         key: format!("lane[{}].turnstile.driver", lane.name),
         problem: "this version cannot move GPIO lines yet",
         mend: "use driver \"simulated\"",
-    })
-}
-
-fn passage(lane: &Lane) -> Option<Unsupported> {
-    lane.turnstile.inputs.passage.then(|| Unsupported {
-        key: format!("lane[{}].turnstile.passage", lane.name),
-        problem: "this version cannot wait for a passage yet",
-        mend: "remove it; every opening is then charged",
     })
 }

@@ -980,13 +980,30 @@ fn what_this_version_cannot_run_is_a_warning_and_can_be_refused() {
     assert_eq!(unsupported(&site.settings(BASE)), []);
     let loaded = site.load(&full());
     let refused: BTreeSet<_> = loaded.settings.iter().flat_map(unsupported).map(|unsupported| unsupported.key).collect();
-    let expected =
-        ["callback", "fare.table", "lane[in].mode", "lane[in].turnstile.driver", "lane[in].turnstile.passage", "lane[out].mode"];
+    let expected = ["callback", "lane[in].turnstile.driver"];
     assert_eq!(refused, expected.map(str::to_owned).into());
     for key in refused {
         let told = loaded.findings.iter().find(|finding| finding.key == key && finding.problem.contains("this version")).unwrap();
         assert!(told.severity == Severity::Warning && told.line.is_some(), "{told}");
     }
+}
+
+#[test]
+fn a_station_that_the_fare_table_does_not_name_is_a_warning() {
+    let site = Site::new();
+    site.write("fares.csv", b"S1,S2,300\n", 0o644);
+    let with_table = base_with("[fare]", "table = \"fares.csv\"\nmax_fen = 1000");
+    let warned = |text: &str| {
+        let loaded = site.load(text);
+        assert!(loaded.settings.is_some(), "{}", shown(&loaded.findings));
+        loaded.findings.iter().any(|finding| finding.key == "fare.table" && finding.problem.contains("station S1"))
+    };
+    let journeys = with(&with_table, "mode = \"single\"", "mode = \"entry\"");
+    let journeys = with(&journeys, "[ride_code]", "[ride_code]\nopaque_passenger = { offset = 0, length = 4 }");
+    assert!(!warned(&journeys), "the table names it");
+    site.write("fares.csv", b"S2,S3,300\n", 0o644);
+    assert!(warned(&journeys));
+    assert!(!warned(&with_table), "single taps need no table");
 }
 
 #[test]

@@ -161,6 +161,12 @@ fn unknown_choice<T>(name: &str, known: &[&str]) -> Parsed<T> {
 
 // From text.
 
+/// A station's name as the settings and the fare table may have it; `None` when it cannot be one.
+#[must_use]
+pub fn station_id(text: &str) -> Option<String> {
+    id(text).ok()
+}
+
 /// `[A-Za-z0-9-]{1,16}`
 pub(super) fn id(text: &str) -> Parsed<String> {
     let mend = format!("use 1 to {ID_CHARS_MAX} of A-Z a-z 0-9 and -");

@@ -15,7 +15,7 @@ pub use client::{Client, ClientError};
 pub use server::{ControlError, Server};
 
 use crate::{
-    ledger::{Decided, LedgerError, QueueRow, QueueStory, RetriedBatch},
+    ledger::{Decided, JourneyRow, LedgerError, QueueRow, QueueStory, RetriedBatch},
     monitor::Status,
 };
 
@@ -41,6 +41,13 @@ pub enum Question {
     QueueShow {
         /// The order's number.
         order: String,
+    },
+    /// At most [`PAGE_ROWS`] journeys above one.
+    JourneysPage {
+        /// Only those that are open.
+        open_only: bool,
+        /// Where the last page ended; 0 at first.
+        after_id: i64,
     },
     /// Which ledger the daemon holds.
     Ledger,
@@ -80,6 +87,13 @@ pub enum Answer {
     },
     /// To [`Question::QueueShow`]; `None` when there is no such order.
     QueueShow(Option<Box<QueueStory>>),
+    /// To [`Question::JourneysPage`].
+    JourneysPage {
+        /// Oldest first.
+        rows: Vec<JourneyRow>,
+        /// The last row's place, to ask for the next page; `None` when this was the last.
+        next_after_id: Option<i64>,
+    },
     /// To [`Question::Ledger`].
     Ledger(PathBuf),
     /// To [`Question::QueueRetry`] and [`Question::QueueVoid`].

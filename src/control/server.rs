@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Answer, PAGE_ROWS, Question, Trouble};
 use crate::{
-    ledger::{Decided, NetworkLedger, OrderNumber, Page, PageRequest, VoidOrder, VoidReason},
+    ledger::{Decided, JourneysPage, JourneysRequest, NetworkLedger, OrderNumber, Page, PageRequest, VoidOrder, VoidReason},
     monitor::Status,
 };
 
@@ -206,6 +206,7 @@ where
             Question::Ledger => Answer::Ledger(self.ledger_path.to_path_buf()),
             Question::QueuePage { state, after_id, limit } => self.page(state, after_id, limit.min(PAGE_ROWS)).await,
             Question::QueueShow { order } => self.show(&order).await,
+            Question::JourneysPage { open_only, after_id } => self.journeys(open_only, after_id).await,
             change if !may_change(uid) => not_allowed(&change),
             Question::QueueRetry { order } => self.retry(&order, uid).await,
             Question::QueueRetryParked { after_id } => {
@@ -233,6 +234,13 @@ where
     async fn page(&self, state: Option<String>, after_id: i64, limit: usize) -> Answer {
         match self.ledger.page(PageRequest { state, after_id, limit }).await {
             Ok(Page { rows, next_after_id }) => Answer::QueuePage { rows, next_after_id },
+            Err(error) => Answer::from(&error),
+        }
+    }
+
+    async fn journeys(&self, open_only: bool, after_id: i64) -> Answer {
+        match self.ledger.journeys(JourneysRequest { open_only, after_id, limit: PAGE_ROWS }).await {
+            Ok(JourneysPage { rows, next_after_id }) => Answer::JourneysPage { rows, next_after_id },
             Err(error) => Answer::from(&error),
         }
     }

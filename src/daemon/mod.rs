@@ -15,7 +15,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread,
 };
 
@@ -28,11 +28,11 @@ use tokio::{
 };
 
 use crate::{
-    config::{Finding, Format, Settings},
+    config::{self, FareTable, Finding, Format, Settings, read_fares},
     control::{self, ControlError},
     journal::{self, DroppedRecords, JournalError},
     journey::Rules,
-    lane::{Lane, Ping},
+    lane::{Lane, PassageRule, Ping},
     ledger::{self, GateLedger, Keeping, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
     monitor::{self, Metrics, Monitor},
     ride_code::{
@@ -83,12 +83,20 @@ pub enum DaemonError {
     /// The trusted roots.
     #[error(transparent)]
     Roots(#[from] RootsError),
+    /// The fare table.
+    #[error("{}", first(.0))]
+    Fares(Vec<Finding>),
     /// The ledger could not be written at the stop.
     #[error("stopped although the ledger could not be written; look at the disk, and at the log for what is left unsaid")]
     NotWritten,
     /// Threads, signals.
     #[error("the daemon cannot start: {0}; the limits on threads and open files of this user may be too low")]
     System(#[from] io::Error),
+}
+
+/// The first of several findings; `faregate check` tells all.
+fn first(findings: &[Finding]) -> String {
+    findings.first().map_or_else(|| "the fare table cannot be used".to_owned(), ToString::to_string)
 }
 
 /// Runs until SIGTERM or SIGINT, then stops cleanly. `findings` are logged as warnings.
@@ -141,7 +149,8 @@ fn run_under(manager: &Manager, settings: &Settings, surroundings: Surroundings)
     // Before anything opens: from here on a signal stops the gate in order.
     let stopping = runtime.block_on(async { Stopping::new(surroundings.stop) })?;
     let checker = Arc::new(checker(settings)?);
-    let (ledger, gate_ledger, network_ledger) = ledger::start(ledger_options(settings, observer))?;
+    let options = ledger_options(settings, fare_table(settings)?, observer);
+    let (ledger, gate_ledger, network_ledger) = ledger::start(options)?;
     let (gate, views) = start_gate(settings, &checker, &gate_ledger, &metrics)?;
     drop(gate_ledger);
     let network = Network { settings, checker, ledger: network_ledger, metrics, lanes: views, log: surroundings.log };
@@ -157,15 +166,22 @@ fn run_under(manager: &Manager, settings: &Settings, surroundings: Surroundings)
     Ok(())
 }
 
-/// What the ledger is opened with: by the daemon, and by commands that look at it without one.
+/// The fare table that the settings name.
+fn fare_table(settings: &Settings) -> Result<Option<Arc<FareTable>>, DaemonError> {
+    let table = settings.fare.table.as_deref().map(read_fares).transpose().map_err(DaemonError::Fares)?;
+    Ok(table.map(Arc::new))
+}
+
+/// What the ledger is opened with: by the daemon, and by commands that look at it without one, which judge no taps and need no
+/// fare table.
 #[must_use]
-pub fn ledger_options(settings: &Settings, observer: Observer) -> Options {
+pub fn ledger_options(settings: &Settings, fares: Option<Arc<FareTable>>, observer: Observer) -> Options {
     Options {
         path: settings.ledger.path.clone(),
         min_free_bytes: settings.ledger.min_free_bytes,
         gate: settings.gate.id.clone(),
         line: settings.fare.line_name.clone(),
-        rules: Rules::new(settings),
+        rules: Rules::new(settings, fares),
         keeping: Keeping::new(settings),
         body_maker: body_maker(BodyTemplate::new(&settings.fare, &settings.wechat)),
         observer,
@@ -192,7 +208,7 @@ impl Gate {
 
 /// A scanner's task to be.
 struct Reader {
-    settings: crate::config::Scanner,
+    settings: config::Scanner,
     readings: mpsc::Sender<scanner::Reading>,
     stats: Arc<ScannerStats>,
 }
@@ -214,15 +230,19 @@ fn start_gate(
         let stats = Arc::new(ScannerStats::default());
         readers.push(Reader { settings: lane.scanner.clone(), readings: sender, stats: stats.clone() });
         let lane_metrics = metrics.lane(&lane.name);
+        let passage = passage_rule(&lane.turnstile);
         views.push(LaneView {
             name: lane.name.clone(),
             scanner: stats,
             turnstile: turnstile.handle.clone(),
             metrics: lane_metrics.clone(),
+            is_passage_doubted: passage.as_ref().map(|rule| rule.is_doubted.clone()),
         });
         lanes.push(Lane {
             name: lane.name.as_str().into(),
             station: lane.station.as_str().into(),
+            mode: lane.mode,
+            passage,
             open_within: settings.gate.open_within,
             checker: checker.clone(),
             ledger: ledger.clone(),
@@ -257,6 +277,14 @@ fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>, pings: (m
             }
         }
     });
+}
+
+fn passage_rule(turnstile: &config::Turnstile) -> Option<PassageRule> {
+    turnstile.inputs.passage.then(|| PassageRule {
+        timeout: turnstile.passage_timeout,
+        no_passage: turnstile.no_passage,
+        is_doubted: Arc::new(AtomicBool::new(false)),
+    })
 }
 
 fn checker(settings: &Settings) -> Result<Checker, DaemonError> {
@@ -310,7 +338,8 @@ impl Network<'_> {
         let (ledger, pings) = (self.ledger.clone(), gate.pings.clone());
         let served = local.block_on(runtime, async {
             let client = WeChatClient::new(&self.settings.wechat, self.settings.upload.concurrency)?;
-            let reload = Reload { client: client.clone(), checker: self.checker.clone(), format: &self.settings.ride_code.format };
+            let (checker, ledger_to_tell) = (self.checker.clone(), self.ledger.clone());
+            let reload = Reload { settings: self.settings, client: client.clone(), checker, ledger: ledger_to_tell };
             let serving = self.start(client, control_socket).await?;
             log::info!("ready: gate {id}, {lanes} lanes");
             let life = GateLife { gate: id, pings, ledger, upload: serving.upload.clone() };
@@ -422,7 +451,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => break log::info!("stopping: SIGTERM"),
                 _ = self.interrupt.recv() => break log::info!("stopping: SIGINT"),
-                _ = self.hang_up.recv() => reload.all(),
+                _ = self.hang_up.recv() => reload.all().await,
             }
         }
     }
@@ -430,23 +459,41 @@ impl Signals {
 
 /// What is read again on SIGHUP.
 struct Reload<'a> {
+    settings: &'a Settings,
     client: WeChatClient,
     checker: Arc<Checker>,
-    format: &'a Format,
+    ledger: NetworkLedger,
 }
 
 impl Reload<'_> {
-    fn all(&self) {
+    async fn all(&self) {
         self.client.reload();
-        if let Format::Jtt1179 { roots } = self.format {
-            match TrustStore::read(roots) {
-                Ok(roots) => {
-                    self.checker.replace_roots(roots);
-                    log::info!("SIGHUP: the roots are read again");
-                }
-                Err(error) => log::error!("SIGHUP: the roots stay as they were: {error}"),
-            }
-        }
+        self.roots();
+        self.fares().await;
         log::info!("SIGHUP: a static access token is read again; changes of other settings need a restart");
+    }
+
+    fn roots(&self) {
+        let Format::Jtt1179 { roots } = &self.settings.ride_code.format else { return };
+        match TrustStore::read(roots) {
+            Ok(roots) => {
+                self.checker.replace_roots(roots);
+                log::info!("SIGHUP: the roots are read again");
+            }
+            Err(error) => log::error!("SIGHUP: the roots stay as they were: {error}"),
+        }
+    }
+
+    async fn fares(&self) {
+        match fare_table(self.settings) {
+            Ok(None) => {}
+            Ok(Some(table)) => {
+                let digest = table.digest().to_owned();
+                if self.ledger.set_rules(Rules::new(self.settings, Some(table))).await.is_ok() {
+                    log::info!("SIGHUP: the fare table is read again: {digest}");
+                }
+            }
+            Err(error) => log::error!("SIGHUP: the fares stay as they were: {error}"),
+        }
     }
 }

@@ -273,7 +273,7 @@ mch_id = "1"
         let observer = Box::new(move |_| {
             let _ = permits.recv();
         });
-        ledger::start(ledger_options(&settings, observer)).unwrap()
+        ledger::start(ledger_options(&settings, None, observer)).unwrap()
     }
 
     fn denial() -> Denial {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crate::{
@@ -24,6 +24,8 @@ pub(super) struct LaneView {
     pub(super) scanner: Arc<ScannerStats>,
     pub(super) turnstile: LaneHandle,
     pub(super) metrics: LaneMetrics,
+    /// Set while the passage sensor is doubted, where there is one.
+    pub(super) is_passage_doubted: Option<Arc<AtomicBool>>,
 }
 
 /// Where everything is read.
@@ -97,6 +99,11 @@ impl LaneView {
                 TurnstileState::Failed
             }
         };
+        if self.is_passage_doubted.as_ref().is_some_and(|doubted| doubted.load(Ordering::Relaxed)) {
+            alarms.push(format!(
+                "lane {name}: passage-sensor: many openings in a row without a passage; openings are charged all the same, look at the sensor"
+            ));
+        }
         let scanner = if is_scanner_up { ScannerState::Up } else { ScannerState::Absent };
         let ready = ledger_up && is_scanner_up && turnstile != TurnstileState::Failed;
         LaneFacts { status: LaneStatus { name: name.clone(), scanner, turnstile }, ready }

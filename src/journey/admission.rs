@@ -1,8 +1,6 @@
 //! Blocks after an admission: one code passes once, one passenger not twice within seconds.
 
-use std::time::Duration;
-
-use super::Exposed;
+use super::{Exposed, PastJourney, whole_ms};
 use crate::{config, ride_code::Refusal};
 
 /// How long ago something was, as well as the machine can know.
@@ -32,7 +30,7 @@ pub struct Past {
 }
 
 /// What the ledger holds of a tap's code and passenger.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct History {
     /// The latest admission of the same code, on any lane.
     pub same_code: Option<Past>,
@@ -42,6 +40,9 @@ pub struct History {
     pub same_passenger: Option<Past>,
     /// What is not yet accepted, where that is limited.
     pub exposed: Option<Exposed>,
+    /// The passenger's latest journey that was not taken back, if it has not been ended by an exit or by another entry in its
+    /// place. Looked up for entries and exits only.
+    pub journey: Option<PastJourney>,
 }
 
 /// How long an admission blocks.
@@ -128,10 +129,6 @@ impl Age {
     }
 }
 
-fn whole_ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +141,7 @@ mod tests {
             is_latest_of_lane,
             same_passenger: Some(Past { age }),
             exposed: None,
+            journey: None,
         })
     }
 

@@ -3,9 +3,7 @@
 //! A row counts while it is held, pending or parked. For the age, parked rows do not count: they wait for a person, not for
 //! WeChat, and one bad row must not close a gate.
 
-use std::time::Duration;
-
-use super::{Age, Fen};
+use super::{Age, Fen, whole_ms};
 use crate::config::{self, AtLimit};
 
 /// What is recorded but not yet accepted.
@@ -98,10 +96,6 @@ impl Limits {
         let slack = Fen(total.0.saturating_add(self.gate.0 / 10));
         self.reached_by_gate(gate, slack).is_none()
     }
-}
-
-fn whole_ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         boot,
         min_free_bytes: options.min_free_bytes,
         keeping: options.keeping,
-        context: Context { rules: options.rules, gate: options.gate, line: options.line, body_maker: options.body_maker },
+        context: Context { rules: options.rules, gate: options.gate, line: options.line, body_maker: Arc::new(options.body_maker) },
         store,
         gate,
         network,
@@ -198,14 +198,26 @@ impl GateLedger {
     ///
     /// # Errors
     /// The ledger's thread has ended.
-    pub async fn take_back(&self, id: DeductionId, why: Untaken) -> Result<(), LedgerError> {
-        ask(&self.ops, |reply| GateOp::TakeBack(id, why, reply)).await
+    pub async fn take_back(&self, record: RecordId, why: Untaken) -> Result<(), LedgerError> {
+        ask(&self.ops, |reply| GateOp::TakeBack(record, why, reply)).await
     }
 
     /// The turnstile opened. Joins the next commit.
     pub async fn opened(&self, opened: Opened) {
         // A thread that has ended cannot note it; the next start marks the row as unconfirmed.
         let _ = self.ops.send(GateOp::Opened(Box::new(opened))).await;
+    }
+
+    /// Somebody passed an opening, or nobody did in time. Joins the next commit.
+    pub async fn passage(&self, passage: Passage) {
+        // A thread that has ended cannot note it; the next start takes it that somebody passed.
+        let _ = self.ops.send(GateOp::Passage(passage)).await;
+    }
+
+    /// Something happened at a lane that concerns no record. Joins the next commit; under a flood some are only counted.
+    pub fn note(&self, note: GateNote) {
+        // As with refusals, a full queue means a stuck disk.
+        let _ = self.ops.try_send(GateOp::Note(Box::new(note)));
     }
 
     /// A scan was refused. Joins the next commit; under a flood some are only counted.
@@ -277,6 +289,22 @@ impl NetworkLedger {
     /// The ledger cannot be read.
     pub async fn story(&self, order: OrderNumber) -> Result<Option<QueueStory>, LedgerError> {
         Ok(ask(&self.ops, |reply| NetworkOp::Story(order, reply)).await?.map(|story| *story))
+    }
+
+    /// A page of journeys, oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn journeys(&self, request: JourneysRequest) -> Result<JourneysPage, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Journeys(request, reply)).await
+    }
+
+    /// From now on taps are judged by these rules.
+    ///
+    /// # Errors
+    /// The ledger's thread has ended.
+    pub async fn set_rules(&self, rules: Rules) -> Result<(), LedgerError> {
+        self.ops.send(NetworkOp::SetRules(Box::new(rules))).await.map_err(|_| ended())
     }
 
     /// Has a parked order sent again, whatever its age; `uid` is who wants it. Durable when this returns.

@@ -19,10 +19,46 @@ CREATE TABLE seen (
     boot INTEGER NOT NULL REFERENCES boot (id),
     at_boottime_ms INTEGER NOT NULL,
     clock_synchronized INTEGER NOT NULL,
-    deduction INTEGER
+    deduction INTEGER,
+    journey INTEGER
 ) STRICT;
 CREATE INDEX seen_code ON seen (code_digest, seq);
 CREATE INDEX seen_passenger ON seen (passenger, seq);
+
+-- Trips that begin with one tap and end with another.
+CREATE TABLE journey (
+    id INTEGER PRIMARY KEY,
+    number TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'exited', 'replaced', 'unfinished', 'taken-back')),
+    gate TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    station TEXT NOT NULL,
+    passenger BLOB NOT NULL,
+    passenger_tail TEXT NOT NULL,
+    -- The entry's code: what a deduction is sent with as start_qrcode, or as qrcode when there is no exit.
+    code BLOB NOT NULL,
+    code_digest BLOB NOT NULL,
+    opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened', 'no-passage')),
+    awaits_passage INTEGER NOT NULL,
+    opened_utc_ms INTEGER,
+    passed_utc_ms INTEGER,
+    -- Whether it was given up: an exit that is taken back leaves it so again.
+    was_unfinished INTEGER NOT NULL DEFAULT 0,
+    -- The passenger's journey that ended with this one's entry: open again when this one is taken back.
+    ended INTEGER,
+    -- Its deduction, the latest where there are several.
+    deduction INTEGER,
+    created_utc_ms INTEGER NOT NULL,
+    created_boot INTEGER NOT NULL REFERENCES boot (id),
+    created_boottime_ms INTEGER NOT NULL,
+    clock_synchronized INTEGER NOT NULL
+) STRICT;
+-- A passenger is on one journey at a time.
+CREATE UNIQUE INDEX journey_of_passenger ON journey (passenger) WHERE state = 'open';
+CREATE INDEX journey_passenger ON journey (passenger, id);
+-- What the sweep looks at.
+CREATE INDEX journey_open ON journey (id) WHERE state = 'open';
+CREATE INDEX journey_waiting ON journey (id) WHERE opening = 'waiting';
 
 CREATE TABLE deduction (
     id INTEGER PRIMARY KEY,
@@ -36,6 +72,11 @@ CREATE TABLE deduction (
     station TEXT NOT NULL,
     -- The transit line, as the passenger's bill names it.
     line TEXT NOT NULL,
+    -- The journey that this is charged for, and where that began.
+    journey INTEGER,
+    start_station TEXT,
+    -- Names the fare table that the price was looked up in.
+    fare_digest TEXT,
     passenger BLOB NOT NULL,
     passenger_tail TEXT NOT NULL,
     code_digest BLOB NOT NULL,
@@ -45,9 +86,12 @@ CREATE TABLE deduction (
     start_utc_ms INTEGER NOT NULL,
     end_utc_ms INTEGER,
     has_start_code INTEGER NOT NULL DEFAULT 0,
-    -- The request's bytes, made when the row becomes pending.
+    -- The request's bytes, for rows that may come to be sent.
     body BLOB,
-    opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
+    -- 'none': recorded without an opening of its own.
+    opening TEXT NOT NULL CHECK (opening IN ('none', 'waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
+    -- While the row is held for a passage: the state that follows it.
+    after_passage TEXT CHECK (after_passage IN ('held', 'pending', 'parked')),
     -- Whether WeChat may charge it although it has not said so: a request that was answered by no clear refusal.
     sent INTEGER NOT NULL DEFAULT 0,
     -- Whether a person had it sent again: it is then sent whatever its age.
@@ -71,6 +115,7 @@ CREATE INDEX deduction_exposed ON deduction (passenger, total_fen, state) WHERE 
 -- What may be removed one day, in the order of recording.
 CREATE INDEX deduction_settled ON deduction (id) WHERE state IN ('paid', 'void');
 CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
+CREATE INDEX deduction_journey ON deduction (journey) WHERE journey IS NOT NULL;
 
 -- The story of a deduction after its recording.
 CREATE TABLE event (
@@ -118,6 +163,19 @@ CREATE TABLE delivery (
 ) STRICT;
 INSERT INTO delivery (is_delivering, doubtful_up_to) VALUES (0, 0);
 
+-- What happened at a lane and concerns no record: the exit button, a passage without an opening, a fire alarm.
+CREATE TABLE gate_event (
+    id INTEGER PRIMARY KEY,
+    at_utc_ms INTEGER NOT NULL,
+    boot INTEGER NOT NULL REFERENCES boot (id),
+    at_boottime_ms INTEGER NOT NULL,
+    clock_synchronized INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    event TEXT NOT NULL,
+    -- Events of this lane that were only counted, since the row before.
+    uncounted_before INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
 -- What happened to the ledger itself; the newest rows.
 CREATE TABLE incident (
     id INTEGER PRIMARY KEY,
@@ -152,6 +210,11 @@ END;
 
 CREATE TRIGGER deduction_kept BEFORE DELETE ON deduction WHEN OLD.state NOT IN ('paid', 'void') BEGIN
     SELECT RAISE(ABORT, 'an unsettled deduction is never removed');
+END;
+CREATE TRIGGER journey_charged_once BEFORE INSERT ON deduction
+WHEN NEW.state <> 'void' AND NEW.journey IS NOT NULL
+ AND EXISTS (SELECT 1 FROM deduction WHERE journey = NEW.journey AND state <> 'void') BEGIN
+    SELECT RAISE(ABORT, 'a journey has at most one deduction that is not void');
 END;
 CREATE TRIGGER order_number_fixed BEFORE UPDATE OF order_number ON deduction WHEN NEW.order_number <> OLD.order_number BEGIN
     SELECT RAISE(ABORT, 'an order number never changes');

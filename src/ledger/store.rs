@@ -2,6 +2,8 @@
 
 mod decisions;
 mod exposure;
+mod journeys;
+mod recording;
 mod upkeep;
 
 pub(super) use upkeep::Step;
@@ -15,6 +17,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, named_params, params, types::ValueRef};
@@ -24,13 +27,14 @@ use exposure::Unsure;
 use super::{
     order::OrderNumber,
     types::{
-        Admission, Admitted, Attempt, Bill, BodyMaker, DeductionId, Denial, LedgerError, Opened, Outcome, Page, PageRequest,
-        PendingDeduction, QueueEvent, QueueRow, QueueStory, Recorded, STATES, Tap, Totals, Untaken,
+        Admission, Attempt, BodyMaker, DeductionId, Denial, JourneyId, LedgerError, Opened, Outcome, Page, PageRequest,
+        PendingDeduction, QueueEvent, QueueRow, QueueStory, RecordId, Recorded, STATES, Tap, Totals, Untaken,
     },
 };
 use crate::{
     clock::{Stamp, rfc3339_ms},
-    journey::{Age, Charge, Decision, Fen, History, Limits, Past, Reached, Rules, Stated},
+    config::Mode,
+    journey::{Age, Decision, Fen, History, Limits, Past, Place, Reached, Rules, Stated},
     ride_code::{PassengerId, masked},
 };
 
@@ -54,11 +58,12 @@ const PAGE_ROWS_SEEN_MAX: u16 = 500;
 const PRUNE_ROWS_MAX: i64 = 64;
 
 /// What recording needs beside the tap.
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) rules: Rules,
     pub(super) gate: String,
     pub(super) line: String,
-    pub(super) body_maker: BodyMaker,
+    pub(super) body_maker: Arc<BodyMaker>,
 }
 
 /// Whether a missing ledger is made.
@@ -187,16 +192,18 @@ impl Store {
 
     /// Judges a tap by what the ledger holds and records what follows from it. Beside it the limit on exposure that it met.
     pub(super) fn admit(&self, tap: &Tap, context: &Context) -> rusqlite::Result<(Admission, Option<Reached>)> {
+        let rules = &context.rules;
         let limit = tap.code.terms.map(|terms| Fen(terms.single_trip_limit_fen));
         let stated = Stated { entry_refusal: tap.code.entry_refusal, limit };
-        let history = self.history(tap, context.rules.exposure.as_ref())?;
-        let decision = context.rules.decide(&stated, &history);
-        let admission = match decision {
+        let place = Place { mode: tap.mode, station: &tap.station };
+        let history = self.history(tap, rules.exposure.as_ref())?;
+        let decision = rules.decide(place, &stated, &history);
+        let admission = match &decision {
             Decision::Repeat => Admission::Repeat,
-            Decision::Refuse(refusal) => Admission::Refused(refusal),
-            Decision::Admit(charge) => Admission::Admitted(self.record(tap, charge, context)?),
+            Decision::Refuse(refusal) => Admission::Refused(*refusal),
+            Decision::Admit(plan) => self.record(tap, plan, history.journey.as_ref(), context)?,
         };
-        Ok((admission, context.rules.reached(&decision, &history)))
+        Ok((admission, rules.reached(place, &decision, &history)))
     }
 
     fn history(&self, tap: &Tap, limits: Option<&Limits>) -> rusqlite::Result<History> {
@@ -220,7 +227,14 @@ impl Store {
         };
         let past = |(_, _, age)| Past { age };
         let exposed = limits.map(|limits| self.exposed(tap.code.passenger.key(), limits, &tap.scanned)).transpose()?;
-        Ok(History { same_code: same_code.map(past), is_latest_of_lane, same_passenger: same_passenger.map(past), exposed })
+        let journey = if tap.mode == Mode::Single { None } else { self.past_journey(tap)? };
+        Ok(History {
+            same_code: same_code.map(past),
+            is_latest_of_lane,
+            same_passenger: same_passenger.map(past),
+            exposed,
+            journey,
+        })
     }
 
     fn lane_admitted_after(&self, seq: i64, lane: &str) -> rusqlite::Result<bool> {
@@ -240,88 +254,32 @@ impl Store {
         })
     }
 
-    fn record(&self, tap: &Tap, charge: Charge, context: &Context) -> rusqlite::Result<Admitted> {
-        let order =
-            OrderNumber::generate(tap.scanned.utc_ms).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let id = self.insert_deduction(tap, charge, &order, context)?;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO seen (code_digest, passenger, lane, at_utc_ms, boot, at_boottime_ms, clock_synchronized, deduction)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                tap.code.digest.0,
-                tap.code.passenger.key(),
-                tap.lane,
-                tap.scanned.utc_ms,
-                self.boot,
-                tap.scanned.boottime_ms,
-                tap.scanned.synchronized,
-                id
-            ])?;
-        Ok(Admitted { id, order, total: charge.total })
-    }
-
-    fn insert_deduction(&self, tap: &Tap, charge: Charge, order: &OrderNumber, context: &Context) -> rusqlite::Result<DeductionId> {
-        let bill = Bill {
-            order,
-            kind: charge.kind,
-            code: &tap.code.bytes.0,
-            start_code: None,
-            original: charge.original,
-            total: charge.total,
-            start_utc_ms: tap.scanned.utc_ms,
-            end_utc_ms: None,
-        };
-        let is_free = charge.total.0 == 0;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO deduction (order_number, state, kind, reason, gate, lane, station, line, passenger, passenger_tail, code_digest,
-                     original_fen, total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms,
-                     clock_synchronized, settled_utc_ms)
-                 VALUES (:order, :state, :kind, :reason, :gate, :lane, :station, :line, :passenger, :tail, :digest,
-                     :original, :total, :start, :body, 'waiting', :created, :boot, :boottime, :synchronized, :settled)",
-            )?
-            .execute(named_params! {
-                ":order": order.as_str(),
-                ":state": if is_free { "void" } else { "pending" },
-                ":kind": charge.kind.as_str(),
-                ":reason": is_free.then_some("free"),
-                ":gate": context.gate,
-                ":lane": tap.lane,
-                ":station": tap.station,
-                ":line": context.line,
-                ":passenger": tap.code.passenger.key(),
-                ":tail": tap.code.passenger.tail(),
-                ":digest": tap.code.digest.0,
-                ":original": charge.original.0,
-                ":total": charge.total.0,
-                ":start": bill.start_utc_ms,
-                ":body": (!is_free).then(|| (context.body_maker)(&bill)),
-                ":created": tap.scanned.utc_ms,
-                ":boot": self.boot,
-                ":boottime": tap.scanned.boottime_ms,
-                ":synchronized": tap.scanned.synchronized,
-                ":settled": is_free.then_some(tap.scanned.utc_ms),
-            })?;
-        Ok(self.connection.last_insert_rowid())
-    }
-
     pub(super) fn opened(&self, opened: &Opened) -> rusqlite::Result<()> {
+        let id = match opened.record {
+            RecordId::Journey(id) => return self.journey_opened(id, opened.at_utc_ms),
+            RecordId::Deduction(id) => id,
+        };
         let changed = self
             .connection
             .prepare_cached("UPDATE deduction SET opening = 'opened' WHERE id = ? AND opening = 'waiting'")?
-            .execute([opened.id])?;
-        if changed == 1 { self.event(opened.id, opened.at_utc_ms, "opened", Some(&opened.detail)) } else { Ok(()) }
+            .execute([id])?;
+        if changed == 1 { self.event(id, opened.at_utc_ms, "opened", Some(&opened.detail)) } else { Ok(()) }
     }
 
     /// The opening did not happen: nothing is charged, and the code may be used again.
-    pub(super) fn take_back(&self, id: DeductionId, why: Untaken, at_utc_ms: i64) -> rusqlite::Result<()> {
+    pub(super) fn take_back(&self, record: RecordId, why: Untaken, at_utc_ms: i64) -> rusqlite::Result<()> {
+        match record {
+            RecordId::Deduction(id) => self.take_back_deduction(id, why, at_utc_ms),
+            RecordId::Journey(id) => self.take_back_journey(id, why, at_utc_ms),
+        }
+    }
+
+    fn take_back_deduction(&self, id: DeductionId, why: Untaken, at_utc_ms: i64) -> rusqlite::Result<()> {
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE deduction SET state = 'void', reason = ?2, opening = ?2, settled_utc_ms = ?3
-                 WHERE id = ?1 AND opening = 'waiting' AND state IN ('held', 'pending', 'void')",
+                "UPDATE deduction SET state = 'void', reason = ?2, opening = ?2, after_passage = NULL, settled_utc_ms = ?3
+                 WHERE id = ?1 AND opening = 'waiting' AND state IN ('held', 'pending', 'parked', 'void')",
             )?
             .execute(params![id, why.as_str(), at_utc_ms])?;
         if changed == 0 {
@@ -332,17 +290,23 @@ impl Store {
                 "DELETE FROM seen WHERE code_digest = (SELECT code_digest FROM deduction WHERE id = ?1) AND deduction = ?1",
             )?
             .execute([id])?;
-        self.event(id, at_utc_ms, "void", Some(why.as_str()))
+        self.event(id, at_utc_ms, "void", Some(why.as_str()))?;
+        self.reenter(id)
     }
 
     /// Takes back a scan whose commit failed so that nobody knows whether it is in the file.
     pub(super) fn take_back_doubtful(&self, tap: &Tap, at_utc_ms: i64) -> rusqlite::Result<()> {
-        let ids = self
+        let records = self
             .connection
-            .prepare_cached("SELECT deduction FROM seen WHERE code_digest = ? AND boot = ? AND at_boottime_ms = ? AND lane = ?")?
-            .query_map(params![tap.code.digest.0, self.boot, tap.scanned.boottime_ms, tap.lane], |row| row.get(0))?
-            .collect::<rusqlite::Result<Vec<DeductionId>>>()?;
-        ids.into_iter().try_for_each(|id| self.take_back(id, Untaken::NotOpened, at_utc_ms))
+            .prepare_cached(
+                "SELECT deduction, journey FROM seen WHERE code_digest = ? AND boot = ? AND at_boottime_ms = ? AND lane = ?",
+            )?
+            .query_map(params![tap.code.digest.0, self.boot, tap.scanned.boottime_ms, tap.lane], |row| {
+                let (deduction, journey): (Option<DeductionId>, Option<i64>) = row.try_into()?;
+                Ok(deduction.map(RecordId::from).or(journey.map(|id| JourneyId(id).into())))
+            })?
+            .collect::<rusqlite::Result<Vec<Option<RecordId>>>>()?;
+        records.into_iter().flatten().try_for_each(|record| self.take_back(record, Untaken::NotOpened, at_utc_ms))
     }
 
     pub(super) fn deny(&self, denial: &Denial, uncounted_before: u64) -> rusqlite::Result<()> {
@@ -581,9 +545,12 @@ impl Store {
         let found = self
             .connection
             .prepare_cached("SELECT * FROM deduction WHERE order_number = ?")?
-            .query_row([order.as_str()], |row| Ok((queue_row(row)?, recorded_event(row)?)))
+            .query_row([order.as_str()], |row| Ok((queue_row(row)?, recorded_event(row)?, row.get("journey")?)))
             .optional()?;
-        let Some((row, first)) = found else { return Ok(None) };
+        let Some((row, recorded, journey)) = found else { return Ok(None) };
+        let journey: Option<i64> = journey;
+        let mut events = journey.map(|journey| self.entry_events(journey)).transpose()?.unwrap_or_default();
+        events.push(recorded);
         let mut statement =
             self.connection.prepare_cached("SELECT at_utc_ms, event, detail FROM event WHERE deduction = ? ORDER BY id")?;
         let later = statement.query_map([row.id], |event| {
@@ -593,7 +560,9 @@ impl Store {
                 detail: text(event, "detail")?,
             })
         })?;
-        let events = std::iter::once(Ok(first)).chain(later).collect::<rusqlite::Result<_>>()?;
+        for event in later {
+            events.push(event?);
+        }
         Ok(Some(QueueStory { row, events }))
     }
 
@@ -782,9 +751,11 @@ fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
 fn recorded_event(row: &Row<'_>) -> rusqlite::Result<QueueEvent> {
     let clock = if row.get("clock_synchronized")? { "synchronized" } else { "not synchronized" };
     let (station, total_fen) = (text(row, "station")?.unwrap_or_default(), row.get::<_, i64>("total_fen")?);
+    let from = text(row, "start_station")?.filter(|from| *from != station).map_or(String::new(), |from| format!("from {from} to "));
+    let fares = text(row, "fare_digest")?.map_or(String::new(), |digest| format!(", fare table {digest}"));
     Ok(QueueEvent {
         at: rfc3339_ms(row.get("created_utc_ms")?),
         event: "recorded".to_owned(),
-        detail: Some(format!("station {station}, {total_fen} fen, clock {clock}")),
+        detail: Some(format!("{from}station {station}, {total_fen} fen{fares}, clock {clock}")),
     })
 }

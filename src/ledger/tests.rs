@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     clock::Stamp,
-    journey::{Fen, Limits, Tariff, Windows},
+    config::{Mode, UnfinishedEntry, UnmatchedExit},
+    journey::{Fen, Holes, Limits, Tariff, Windows},
     ride_code::{PassengerId, Refusal, VerifiedCode},
 };
 
@@ -25,6 +26,7 @@ struct Bench {
     min_free_bytes: u64,
     keeping: Keeping,
     exposure: Option<Limits>,
+    holes: Holes,
 }
 
 impl Bench {
@@ -42,6 +44,12 @@ impl Bench {
             min_free_bytes: 0,
             keeping: Keeping { max_age_ms: i64::MAX, keep_ms: i64::MAX, keep_denied_ms: i64::MAX },
             exposure: None,
+            holes: Holes {
+                max_journey_ms: 4 * 3_600_000,
+                reentry_within_ms: 900_000,
+                unmatched_exit: UnmatchedExit::Hold,
+                unfinished_entry: UnfinishedEntry::Void,
+            },
         };
         change(&mut bench);
         bench.handles = Some(start(bench.options()).unwrap());
@@ -58,14 +66,19 @@ impl Bench {
             min_free_bytes: self.min_free_bytes,
             gate: "T1".to_owned(),
             line: "2".to_owned(),
-            rules: Rules {
-                windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
-                tariff: Tariff { flat: self.flat, discount_percent: 100 },
-                exposure: self.exposure,
-            },
+            rules: self.rules(),
             keeping: self.keeping,
             body_maker: Box::new(|bill| format!("{} {}", bill.order, bill.total.0).into_bytes()),
             observer: Box::new(|_| ()),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            windows: Windows { duplicate_ms: 300_000, passenger_interval_ms: 5_000 },
+            tariff: Tariff { flat: self.flat, max: Fen(1_000), discount_percent: 100, same_station: None, table: None },
+            holes: self.holes,
+            exposure: self.exposure,
         }
     }
 
@@ -126,7 +139,7 @@ impl Bench {
     }
 
     fn opened(&self, id: DeductionId) {
-        self.runtime.block_on(self.gate().opened(Opened { id, at_utc_ms: 1, detail: String::new() }));
+        self.runtime.block_on(self.gate().opened(Opened { record: id.into(), at_utc_ms: 1, detail: String::new() }));
     }
 
     fn sendable(&self, after_id: DeductionId) -> Vec<DeductionId> {
@@ -165,6 +178,8 @@ fn tap(lane: &str, code: &str, passenger: &str) -> Tap {
     Tap {
         lane: lane.into(),
         station: "S1".into(),
+        mode: Mode::Single,
+        awaits_passage: false,
         code: VerifiedCode::opaque(code.as_bytes().to_vec(), PassengerId::new(passenger.as_bytes(), "0042")),
         scanned: Stamp::now(),
     }
@@ -244,7 +259,7 @@ fn a_row_is_not_sendable_before_its_turnstile_has_opened() {
 fn an_opening_that_did_not_happen_costs_nothing_and_frees_the_code() {
     let bench = Bench::new();
     let late = bench.admitted("a");
-    bench.runtime.block_on(bench.gate().take_back(late.id, Untaken::Late)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(late.id.into(), Untaken::Late)).unwrap();
     let row = bench.story(&late.order).row;
     assert_eq!((row.state.as_str(), row.reason.as_deref()), ("void", Some("late")));
     bench.opened(bench.admitted("a").id);
@@ -257,7 +272,7 @@ fn an_opening_that_happened_cannot_be_taken_back() {
     let admitted = bench.admitted("a");
     bench.opened(admitted.id);
     assert_eq!(bench.story(&admitted.order).events.last().unwrap().event, "opened");
-    bench.runtime.block_on(bench.gate().take_back(admitted.id, Untaken::Late)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(admitted.id.into(), Untaken::Late)).unwrap();
     assert_eq!(bench.story(&admitted.order).row.state, "pending");
 }
 
@@ -362,7 +377,7 @@ fn totals_are_the_sum_of_the_rows() {
     let bench = Bench::new();
     let rows: Vec<_> = ["a", "b", "c", "d"].iter().map(|code| bench.admitted(code)).collect();
     rows.iter().take(3).for_each(|row| bench.opened(row.id));
-    bench.runtime.block_on(bench.gate().take_back(rows[3].id, Untaken::NotOpened)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(rows[3].id.into(), Untaken::NotOpened)).unwrap();
     bench.record(rows[0].id, Outcome::Accepted, "errcode 0");
     bench.record(rows[1].id, Outcome::Parked { reason: "refused" }, "errcode 47001");
     let totals = bench.totals();
@@ -375,7 +390,7 @@ fn totals_are_the_sum_of_the_rows() {
 fn a_listing_goes_page_by_page_and_by_state() {
     let bench = Bench::new();
     let rows: Vec<_> = (0..5).map(|number| bench.admitted(&number.to_string())).collect();
-    bench.runtime.block_on(bench.gate().take_back(rows[1].id, Untaken::Late)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(rows[1].id.into(), Untaken::Late)).unwrap();
     let page = |state: Option<&str>, after_id, limit| {
         let request = PageRequest { state: state.map(str::to_owned), after_id, limit };
         bench.runtime.block_on(bench.network().page(request)).unwrap()
@@ -493,7 +508,7 @@ fn an_opening_that_failed_while_the_file_was_away_is_taken_back_when_it_is_back(
     let admitted = bench.admitted("a");
     bench.remove_file();
     assert!(bench.tap("in", "b", "b").is_err());
-    bench.runtime.block_on(bench.gate().take_back(admitted.id, Untaken::NotOpened)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(admitted.id.into(), Untaken::NotOpened)).unwrap();
     bench.put_file_back();
     bench.wait_up();
     assert_eq!(bench.story(&admitted.order).row.state, "void");
@@ -507,7 +522,7 @@ fn a_stop_waits_for_a_file_that_comes_back_and_says_so_when_it_does_not() {
     for comes_back in [false, true] {
         bench.remove_file();
         assert!(bench.tap("in", "b", "b").is_err());
-        bench.runtime.block_on(bench.gate().take_back(admitted.id, Untaken::NotOpened)).unwrap();
+        bench.runtime.block_on(bench.gate().take_back(admitted.id.into(), Untaken::NotOpened)).unwrap();
         let (running, gate, network) = bench.handles.take().unwrap();
         if comes_back {
             bench.put_file_back();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::order::OrderNumber;
 use crate::{
     clock::Stamp,
+    config::{Mode, NoPassage},
     journal::printable,
     journey::{Fen, Kind},
     ride_code::{CodeDigest, PassengerId, Refusal, VerifiedCode},
@@ -15,6 +16,31 @@ use crate::{
 /// The row of a deduction; ascends in the order of recording.
 pub type DeductionId = i64;
 
+/// The row of a journey; ascends in the order of recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JourneyId(pub i64);
+
+/// What an opening was recorded as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordId {
+    /// A deduction.
+    Deduction(DeductionId),
+    /// A journey that begins.
+    Journey(JourneyId),
+}
+
+impl From<DeductionId> for RecordId {
+    fn from(id: DeductionId) -> Self {
+        Self::Deduction(id)
+    }
+}
+
+impl From<JourneyId> for RecordId {
+    fn from(id: JourneyId) -> Self {
+        Self::Journey(id)
+    }
+}
+
 /// A code that was read, to be judged and recorded.
 #[derive(Debug, Clone)]
 pub struct Tap {
@@ -22,6 +48,10 @@ pub struct Tap {
     pub lane: Arc<str>,
     /// The lane's station.
     pub station: Arc<str>,
+    /// What a tap means there.
+    pub mode: Mode,
+    /// Whether a sensor will tell that the passenger passes: until then nothing is charged.
+    pub awaits_passage: bool,
     /// The code.
     pub code: VerifiedCode,
     /// When its last byte arrived.
@@ -31,8 +61,10 @@ pub struct Tap {
 /// What the ledger made of a [`Tap`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// Recorded and durable: the turnstile may open.
+    /// A deduction is recorded and durable: the turnstile may open.
     Admitted(Admitted),
+    /// A journey has begun and is durable: the turnstile may open.
+    Entered(Entered),
     /// The reader repeats itself: nothing was recorded, nothing is shown.
     Repeat,
     /// Not admitted.
@@ -46,19 +78,63 @@ pub struct Admitted {
     pub id: DeductionId,
     /// Its number.
     pub order: OrderNumber,
-    /// What will be charged.
+    /// What kind of deduction.
+    pub kind: Kind,
+    /// What it comes to.
     pub total: Fen,
+    /// The deduction of a journey that was given up with it, if that is to be sent.
+    pub also_due: Option<DeductionId>,
+}
+
+/// A durable journey whose turnstile has not opened yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// Its row.
+    pub journey: JourneyId,
+    /// The deduction of the journey before, which is given up with it, if that is to be sent; not before the opening.
+    pub also_due: Option<DeductionId>,
 }
 
 /// The turnstile opened for a record.
 #[derive(Debug, Clone)]
 pub struct Opened {
-    /// Its row.
-    pub id: DeductionId,
+    /// The record.
+    pub record: RecordId,
     /// When, UTC milliseconds.
     pub at_utc_ms: i64,
     /// How long the scan took, in words.
     pub detail: String,
+}
+
+/// What became of an opening whose passage was waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Passage {
+    /// The record.
+    pub record: RecordId,
+    /// Whether somebody passed.
+    pub outcome: PassageOutcome,
+    /// When, UTC milliseconds.
+    pub at_utc_ms: i64,
+}
+
+/// Whether somebody passed an opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassageOutcome {
+    /// Somebody did.
+    Passed,
+    /// Nobody did in time; what that means.
+    NotPassed(NoPassage),
+}
+
+/// Something at a lane that concerns no record: an exit button, a passage without an opening, a fire alarm.
+#[derive(Debug, Clone)]
+pub struct GateNote {
+    /// The lane's name.
+    pub lane: Arc<str>,
+    /// A word.
+    pub event: &'static str,
+    /// When.
+    pub at: Stamp,
 }
 
 /// Why an opening that was recorded did not happen.
@@ -117,8 +193,8 @@ pub struct Bill<'a> {
     pub end_utc_ms: Option<i64>,
 }
 
-/// Makes a request's bytes: pure, and called once per deduction, inside the transaction that makes it pending.
-pub type BodyMaker = Box<dyn Fn(&Bill<'_>) -> Vec<u8> + Send>;
+/// Makes a request's bytes: pure, and called once per deduction, inside the transaction that records it.
+pub type BodyMaker = Box<dyn Fn(&Bill<'_>) -> Vec<u8> + Send + Sync>;
 
 /// A deduction that is about to be sent.
 #[derive(Clone, PartialEq, Eq)]
@@ -254,6 +330,48 @@ pub struct QueueRow {
     pub settled_at: Option<String>,
     /// WeChat's number of the payment.
     pub transaction_id: Option<String>,
+}
+
+/// A journey as `journeys list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JourneyRow {
+    /// Its row, for paging; not shown.
+    #[serde(skip)]
+    pub id: i64,
+    /// Its number.
+    pub journey: String,
+    /// 16 `*` and 4 characters.
+    pub passenger: String,
+    /// Where it began.
+    pub entry_station: String,
+    /// The lane's name.
+    pub entry_lane: String,
+    /// RFC 3339.
+    pub entry_at: String,
+    /// `open`, `exited`, `replaced`, `unfinished` or `taken-back`.
+    pub state: String,
+    /// The number of its deduction.
+    pub order: Option<String>,
+}
+
+/// Which page of `journeys list`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JourneysRequest {
+    /// Only those that are open.
+    pub open_only: bool,
+    /// Rows above this one.
+    pub after_id: i64,
+    /// Rows at most.
+    pub limit: usize,
+}
+
+/// A page of `journeys list`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JourneysPage {
+    /// Oldest first.
+    pub rows: Vec<JourneyRow>,
+    /// Where the next page begins; `None` after the last.
+    pub next_after_id: Option<i64>,
 }
 
 /// One step in the story of a deduction.

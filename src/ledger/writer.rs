@@ -32,11 +32,15 @@ use super::{
     signal::PendingSignal,
     store::{BootName, Context, IfMissing, LastRun, Store, concerns_file, free_bytes, is_busy},
     types::{
-        Admission, Attempt, Decided, DeductionId, Denial, Health, LedgerError, Opened, Outcome as AttemptOutcome, Page,
-        PageRequest, PendingDeduction, QueueStory, RetriedBatch, Tap, Totals, Untaken, VoidOrder,
+        Admission, Attempt, Decided, DeductionId, Denial, Entered, GateNote, Health, JourneyId, JourneysPage, JourneysRequest,
+        LedgerError, Opened, Outcome as AttemptOutcome, Page, PageRequest, Passage, PendingDeduction, QueueStory, RecordId,
+        RetriedBatch, Tap, Totals, Untaken, VoidOrder,
     },
 };
-use crate::{clock::Stamp, journey::Reached};
+use crate::{
+    clock::Stamp,
+    journey::{Reached, Rules},
+};
 use decisions::Delivering;
 pub(super) use exposure::Alarms;
 use exposure::ExposureWatch;
@@ -60,8 +64,8 @@ const SEEN_KEEP_MS_MIN: i64 = 3_600_000;
 const FREE_MARGIN_SHIFT: u32 = 4;
 /// At a stop, a file that cannot be written is tried again for so long when something still has to be written.
 const LAST_TRIES: (u32, Duration) = (20, Duration::from_millis(100));
-/// Refused scans that are kept, per lane and minute; the rest is counted.
-const DENIALS_PER_MINUTE_MAX: u32 = 60;
+/// Refused scans that are kept, per lane and minute, and likewise events; the rest is counted.
+const KEPT_PER_MINUTE_MAX: u32 = 60;
 
 /// An answer to wait for.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
@@ -71,11 +75,15 @@ pub(super) enum GateOp {
     /// Judge and record; answered when durable.
     Admit(Box<Tap>, Reply<Admission>),
     /// The opening did not happen; answered when durable.
-    TakeBack(DeductionId, Untaken, Reply<()>),
+    TakeBack(RecordId, Untaken, Reply<()>),
     /// The turnstile opened. Deferred.
     Opened(Box<Opened>),
+    /// Somebody passed, or nobody did in time. Deferred.
+    Passage(Passage),
     /// A scan was refused. Deferred.
     Denied(Box<Denial>),
+    /// Something that concerns no record. Deferred.
+    Note(Box<GateNote>),
 }
 
 /// What the network and people ask.
@@ -91,6 +99,9 @@ pub(super) enum NetworkOp {
     Totals(Reply<Totals>),
     Page(PageRequest, Reply<Page>),
     Story(OrderNumber, Reply<Option<Box<QueueStory>>>),
+    Journeys(JourneysRequest, Reply<JourneysPage>),
+    /// From now on taps are judged by these.
+    SetRules(Box<Rules>),
     /// Answered when durable, as the next two.
     Retry {
         order: OrderNumber,
@@ -151,18 +162,20 @@ enum Correction {
     /// Its commit failed: it may be in the file.
     Doubtful(Box<Tap>),
     /// It is in the file, and did not open.
-    NotOpened(DeductionId, Untaken),
+    NotOpened(RecordId, Untaken),
 }
 
 enum Deferred {
     Opened(Box<Opened>),
+    Passage(Passage),
     Denied(Box<Denial>, u64),
+    Note(Box<GateNote>, u64),
     Attempt(Box<Attempt>),
 }
 
 enum Waited {
     Admit(Box<Tap>, Reply<Admission>),
-    TakeBack(DeductionId, Untaken, Reply<()>),
+    TakeBack(RecordId, Untaken, Reply<()>),
 }
 
 enum Answered {
@@ -181,7 +194,7 @@ pub(super) struct Writer {
     boot: BootName,
     min_free_bytes: u64,
     keeping: Keeping,
-    context: Context,
+    context: Arc<Context>,
     file: File,
     /// Why the file is closed, or was the last time.
     fault: LedgerError,
@@ -198,13 +211,16 @@ pub(super) struct Writer {
     deferred_since: Option<Instant>,
     /// Rows recorded by this run whose turnstile has not answered: they must not be sent yet, for the opening may fail.
     waiting_openings: BTreeSet<DeductionId>,
+    /// Of entries whose turnstile has not answered: the deduction of the journey before, which is among those rows.
+    waiting_entries: HashMap<JourneyId, DeductionId>,
     /// Rows of which an attempt is deferred, and whether it settles them: the file does not yet say so.
     deferred_attempts: HashMap<DeductionId, Settled>,
     delivering: Delivering,
     corrections: Vec<Correction>,
     /// A question of the network that waits until everything deferred is written.
     waiting_op: Option<NetworkOp>,
-    denials: DenialLimit,
+    denials: MinuteLimit,
+    notes: MinuteLimit,
     disk_looked_at: Instant,
     /// When the file was last opened again, and the pause before that.
     reopened: Option<(Instant, Duration)>,
@@ -227,7 +243,7 @@ impl Writer {
             boot: setup.boot,
             min_free_bytes: setup.min_free_bytes,
             keeping: setup.keeping,
-            context: setup.context,
+            context: Arc::new(setup.context),
             file,
             fault: fault.clone(),
             is_recovered: false,
@@ -241,11 +257,13 @@ impl Writer {
             deferred: VecDeque::new(),
             deferred_since: None,
             waiting_openings: BTreeSet::new(),
+            waiting_entries: HashMap::new(),
             deferred_attempts: HashMap::new(),
             delivering: Delivering::default(),
             corrections: Vec::new(),
             waiting_op: None,
-            denials: DenialLimit::default(),
+            denials: MinuteLimit::default(),
+            notes: MinuteLimit::default(),
             disk_looked_at: Instant::now(),
             reopened: None,
             checkpointer,
@@ -331,7 +349,9 @@ impl Writer {
                 GateOp::Admit(tap, reply) => waited.push(Waited::Admit(tap, reply)),
                 GateOp::TakeBack(id, why, reply) => waited.push(Waited::TakeBack(id, why, reply)),
                 GateOp::Opened(opened) => self.defer_opened(opened),
+                GateOp::Passage(passage) => self.defer(Deferred::Passage(passage)),
                 GateOp::Denied(denial) => self.defer_denied(denial),
+                GateOp::Note(note) => self.defer_note(note),
             }
         }
         if !waited.is_empty() {
@@ -357,11 +377,12 @@ impl Writer {
 
     fn must_see_deferred(&self, op: &NetworkOp) -> bool {
         match op {
-            NetworkOp::Attempt(_) | NetworkOp::Pending { .. } => false,
+            NetworkOp::Attempt(_) | NetworkOp::Pending { .. } | NetworkOp::SetRules(_) => false,
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
             NetworkOp::Totals(_)
             | NetworkOp::Page(..)
             | NetworkOp::Story(..)
+            | NetworkOp::Journeys(..)
             | NetworkOp::Retry { .. }
             | NetworkOp::RetryParked { .. }
             | NetworkOp::Void(..) => !self.deferred.is_empty(),
@@ -395,6 +416,11 @@ impl Writer {
                 let story = read(&self.file, |store| store.story(&order).map(|story| story.map(Box::new)));
                 self.answer(reply, story);
             }
+            NetworkOp::Journeys(request, reply) => {
+                let page = read(&self.file, |store| store.journeys(&request));
+                self.answer(reply, page);
+            }
+            NetworkOp::SetRules(rules) => self.set_rules(*rules),
             NetworkOp::Retry { order, uid, reply } => self.retry(&order, uid, reply),
             NetworkOp::RetryParked { after_id, uid, reply } => self.retry_parked(after_id, uid, reply),
             NetworkOp::Void(order, reply) => self.void(&order, reply),
@@ -469,18 +495,40 @@ impl Writer {
     }
 
     fn defer_opened(&mut self, opened: Box<Opened>) {
-        let id = opened.id;
+        let record = opened.record;
         self.defer(Deferred::Opened(opened));
-        if self.waiting_openings.remove(&id) {
+        if let Some(id) = self.opening_is_decided(record) {
             self.announce(id);
         }
+    }
+
+    /// The row, if there is one, that waited for this opening and may be sent now unless it was taken back.
+    fn opening_is_decided(&mut self, record: RecordId) -> Option<DeductionId> {
+        let id = match record {
+            RecordId::Deduction(id) => Some(id),
+            RecordId::Journey(journey) => self.waiting_entries.remove(&journey),
+        };
+        id.filter(|id| self.waiting_openings.remove(id))
+    }
+
+    fn defer_note(&mut self, note: Box<GateNote>) {
+        if self.deferred.len() < DEFERRED_DENIALS_MAX {
+            if let Some(uncounted) = self.notes.take(&note.lane, note.at.boottime_ms) {
+                self.defer(Deferred::Note(note, uncounted));
+            }
+        }
+    }
+
+    fn set_rules(&mut self, rules: Rules) {
+        self.exposure.set_limits(rules.exposure, rules.tariff.single().total);
+        self.context = Arc::new(Context { rules, ..Context::clone(&self.context) });
     }
 
     fn defer_denied(&mut self, denial: Box<Denial>) {
         if self.deferred.len() >= DEFERRED_DENIALS_MAX {
             return;
         }
-        if let Some(uncounted) = self.denials.take(&denial) {
+        if let Some(uncounted) = self.denials.take(&denial.lane, denial.scanned.boottime_ms) {
             self.defer(Deferred::Denied(denial, uncounted));
         }
     }
@@ -575,17 +623,24 @@ impl Writer {
     }
 
     fn forget_corrections(&mut self) {
+        let mut decided = Vec::new();
         for correction in self.corrections.drain(..) {
-            if let Correction::NotOpened(id, _) = correction {
-                self.waiting_openings.remove(&id);
+            if let Correction::NotOpened(record, _) = correction {
+                decided.push(record);
             }
+        }
+        for record in decided {
+            self.opening_is_decided(record);
         }
     }
 
     fn forget_deferred(&mut self, count: usize) {
         for op in self.deferred.drain(..count) {
-            if let Deferred::Attempt(attempt) = op {
-                self.deferred_attempts.remove(&attempt.id);
+            match op {
+                Deferred::Attempt(attempt) => drop(self.deferred_attempts.remove(&attempt.id)),
+                // It may be pending now.
+                Deferred::Passage(Passage { record: RecordId::Deduction(id), .. }) => self.pending.raise(id),
+                _ => {}
             }
         }
         self.deferred_since = if self.deferred.is_empty() { None } else { Some(Instant::now()) };
@@ -599,19 +654,34 @@ impl Writer {
                     if let Some(reached) = reached {
                         self.exposure.reached(reached);
                     }
-                    if let Admission::Admitted(admitted) = &admission {
-                        self.waiting_openings.insert(admitted.id);
-                    }
+                    self.note_openings(&admission);
                     send(Answered::Admit(reply, Ok(admission)));
                 }
-                (Waited::TakeBack(id, _, reply), Ok(_)) => {
-                    self.waiting_openings.remove(&id);
+                (Waited::TakeBack(record, _, reply), Ok(_)) => {
+                    self.opening_is_decided(record);
                     send(Answered::TakeBack(reply, Ok(())));
                 }
                 (Waited::Admit(_, reply), Err(error)) => send(Answered::Admit(reply, Err(error))),
                 (Waited::TakeBack(_, _, reply), Err(error)) => send(Answered::TakeBack(reply, Err(error))),
                 (Waited::Admit(_, reply), Ok(Outcome::Done)) => drop(reply),
             }
+        }
+    }
+
+    /// Rows that must not be sent before their turnstile has opened, and those that nothing stands in the way of.
+    fn note_openings(&mut self, admission: &Admission) {
+        match admission {
+            Admission::Admitted(admitted) => {
+                self.waiting_openings.insert(admitted.id);
+                if let Some(id) = admitted.also_due {
+                    self.announce(id);
+                }
+            }
+            Admission::Entered(Entered { journey, also_due: Some(id) }) => {
+                self.waiting_openings.insert(*id);
+                self.waiting_entries.insert(*journey, *id);
+            }
+            Admission::Entered(_) | Admission::Repeat | Admission::Refused(_) => {}
         }
     }
 
@@ -691,7 +761,10 @@ impl Writer {
         if self.is_recovered {
             return;
         }
-        match store.transact(|store| store.settle_unconfirmed(Stamp::now().utc_ms)) {
+        let now_utc_ms = Stamp::now().utc_ms;
+        let settled =
+            store.transact(|store| store.settle_unseen_passages(now_utc_ms).and_then(|()| store.settle_unconfirmed(now_utc_ms)));
+        match settled {
             Ok(0) => self.is_recovered = true,
             Ok(count) => {
                 self.is_recovered = true;
@@ -867,7 +940,9 @@ impl Deferred {
     fn apply(&self, store: &Store) -> rusqlite::Result<()> {
         match self {
             Self::Opened(opened) => store.opened(opened),
+            Self::Passage(passage) => store.passage(passage),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
+            Self::Note(note, uncounted_before) => store.note(note, *uncounted_before),
             Self::Attempt(attempt) => store.attempt(attempt),
         }
     }
@@ -877,34 +952,33 @@ impl Deferred {
     /// Whether a commit that failed has brought this into the file all the same. What is harmless to repeat is never said to be.
     fn is_in(&self, store: &Store) -> bool {
         match self {
-            Self::Opened(_) => false,
+            Self::Opened(_) | Self::Passage(_) | Self::Note(..) => false,
             Self::Denied(denial, _) => store.has_denial(denial).unwrap_or(false),
             Self::Attempt(attempt) => store.has_attempt(attempt).unwrap_or(false),
         }
     }
 }
 
-/// Bounds how many refused scans are kept: a code held in front of a reader all night must not wear out the card.
+/// Bounds how many refused scans, or events of a lane, are kept: a code held in front of a reader all night must not wear out the card.
 #[derive(Default)]
-struct DenialLimit {
-    lanes: HashMap<Arc<str>, LaneDenials>,
+struct MinuteLimit {
+    lanes: HashMap<Arc<str>, LaneMinute>,
 }
 
-struct LaneDenials {
+struct LaneMinute {
     minute_began_ms: i64,
     kept: u32,
     uncounted: u64,
 }
 
-impl DenialLimit {
+impl MinuteLimit {
     /// How many of this lane were left out since the last one kept, if this one is to be kept.
-    fn take(&mut self, denial: &Denial) -> Option<u64> {
-        let now_ms = denial.scanned.boottime_ms;
-        let lane = self.lanes.entry(denial.lane.clone()).or_insert(LaneDenials { minute_began_ms: now_ms, kept: 0, uncounted: 0 });
+    fn take(&mut self, lane: &Arc<str>, now_ms: i64) -> Option<u64> {
+        let lane = self.lanes.entry(lane.clone()).or_insert(LaneMinute { minute_began_ms: now_ms, kept: 0, uncounted: 0 });
         if now_ms - lane.minute_began_ms >= 60_000 {
             (lane.minute_began_ms, lane.kept) = (now_ms, 0);
         }
-        if lane.kept >= DENIALS_PER_MINUTE_MAX {
+        if lane.kept >= KEPT_PER_MINUTE_MAX {
             lane.uncounted += 1;
             return None;
         }

@@ -35,6 +35,34 @@ pub enum Opening {
     NotOpened,
 }
 
+/// What the passage sensor told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassageResult {
+    /// Somebody passed his opening.
+    Passed,
+    /// Nobody passed an opening in time.
+    None,
+    /// Somebody passed an opening that was passed already.
+    Tailgate,
+    /// Somebody passed without an opening.
+    Intrusion,
+}
+
+impl PassageResult {
+    const ALL: [Self; 4] = [Self::Passed, Self::None, Self::Tailgate, Self::Intrusion];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::None => "none",
+            Self::Tailgate => "tailgate",
+            Self::Intrusion => "intrusion",
+        }
+    }
+}
+
 /// All that is counted and measured. Clones share their numbers.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -47,6 +75,8 @@ pub struct LaneMetrics {
     opened: Counter,
     late: Counter,
     not_opened: Counter,
+    /// In the order of [`PassageResult::ALL`].
+    passages: [Counter; 4],
     frames: Counter,
     undecodable: Counter,
     dropped_bytes: Counter,
@@ -97,11 +127,13 @@ impl Metrics {
             let _ = events.scans.get_or_create(&LaneVerdict { lane: lane.clone(), verdict });
         }
         let opening = |result| events.openings.get_or_create_owned(&LaneResult { lane: lane.clone(), result });
+        let passage = |result| events.passages.get_or_create_owned(&LaneResult { lane: lane.clone(), result });
         let of_lane = |family: &Family<OfLane, Counter>| family.get_or_create_owned(&OfLane { lane: lane.clone() });
         LaneMetrics {
             opened: opening("opened"),
             late: opening("late"),
             not_opened: opening("not-opened"),
+            passages: PassageResult::ALL.map(|result| passage(result.as_str())),
             frames: of_lane(&events.scanner_frames),
             undecodable: of_lane(&events.scanner_undecodable),
             dropped_bytes: of_lane(&events.scanner_dropped_bytes),
@@ -174,6 +206,11 @@ impl LaneMetrics {
                 self.not_opened.inc();
             }
         }
+    }
+
+    /// The passage sensor told something.
+    pub fn passage(&self, result: PassageResult) {
+        self.passages[result as usize].inc();
     }
 
     /// What the lane's scanner has counted since the start: frames, frames not in the encoding that the settings name, bytes that
@@ -254,6 +291,7 @@ const SECONDS_BUCKETS: [f64; 14] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.0
 struct Events {
     scans: Family<LaneVerdict, Counter>,
     openings: Family<LaneResult, Counter>,
+    passages: Family<LaneResult, Counter>,
     scan_to_open_seconds: Histogram,
     scanner_frames: Family<OfLane, Counter>,
     scanner_undecodable: Family<OfLane, Counter>,
@@ -273,6 +311,7 @@ impl Events {
         Self {
             scans: add(to, "scans", "Scans judged, by lane and verdict", Family::default()),
             openings: add(to, "openings", "Openings of admitted scans, by lane and result", Family::default()),
+            passages: add(to, "passages", "What the passage sensor told, by lane and result", Family::default()),
             scan_to_open_seconds: add(to, "scan_to_open_seconds", "From the last byte of a scan to the open relay", seconds()),
             scanner_frames: add(to, "scanner_frames", "Frames read, by lane", Family::default()),
             scanner_undecodable: add(to, "scanner_undecodable", "Frames not in the encoding of the settings", Family::default()),
@@ -425,6 +464,7 @@ mod tests {
         lane.opening(Opening::Opened { scan_to_open: Duration::from_micros(700) });
         lane.opening(Opening::Late);
         lane.opening(Opening::NotOpened);
+        lane.passage(PassageResult::Tailgate);
         lane.scanner(3, 2, 17, 1);
         metrics.upload_attempts("transient", 1);
         metrics.ledger_commit(5, Duration::from_micros(300));
@@ -442,6 +482,7 @@ mod tests {
             r#"faregate_openings_total{lane="in",result="opened"} 1"#,
             r#"faregate_openings_total{lane="in",result="late"} 1"#,
             r#"faregate_openings_total{lane="in",result="not-opened"} 1"#,
+            r#"faregate_passages_total{lane="in",result="tailgate"} 1"#,
             r#"faregate_scan_to_open_seconds_bucket{le="0.0005"} 0"#,
             r#"faregate_scan_to_open_seconds_bucket{le="0.001"} 1"#,
             "faregate_scan_to_open_seconds_count 1",

@@ -28,7 +28,7 @@ use serde::Serialize;
 use tokio::{sync, time::timeout};
 
 pub use http::{HEAD_BYTES_MAX, HttpLimits, STOP_GRACE, serve};
-pub use metrics::{Exposition, LaneMetrics, Metrics, Opening};
+pub use metrics::{Exposition, LaneMetrics, Metrics, Opening, PassageResult};
 pub use status::{
     ClockStatus, LaneStatus, QueueStatus, ScanToOpenMs, ScannerState, Status, TurnstileState, UploadState, UploadStatus,
 };

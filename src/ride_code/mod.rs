@@ -59,6 +59,8 @@ pub enum Refusal {
     DeniedPassenger,
     /// Too much is recorded but not yet accepted, of this passenger or of this gate.
     Exposure,
+    /// An exit without an entry, where the settings deny it.
+    Unmatched,
     /// The opening could not start within `open_within`.
     Late,
     /// The ledger cannot be written: no code can be admitted.
@@ -67,7 +69,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in the order of judgement.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Format,
         Self::UnknownRoot,
         Self::CertificateExpired,
@@ -83,6 +85,7 @@ impl Refusal {
         Self::OverLimit,
         Self::DeniedPassenger,
         Self::Exposure,
+        Self::Unmatched,
         Self::Late,
         Self::OutOfOrder,
     ];
@@ -106,6 +109,7 @@ impl Refusal {
             Self::OverLimit => "over-limit",
             Self::DeniedPassenger => "denied-passenger",
             Self::Exposure => "exposure",
+            Self::Unmatched => "unmatched",
             Self::Late => "late",
             Self::OutOfOrder => "out-of-order",
         }

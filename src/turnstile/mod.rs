@@ -15,6 +15,7 @@
 mod driver;
 mod inputs;
 mod machine;
+pub mod passages;
 mod signals;
 mod simulated;
 mod thread;

@@ -30,7 +30,7 @@ fn gate_with_a_ride(builder: Builder) -> Gate {
 /// Copies the one row until there are `rows`.
 fn multiply_rows(gate: &Gate, rows: usize) {
     let ledger = Connection::open(gate.path("ledger.db")).unwrap();
-    let columns = "state, kind, reason, flags, gate, lane, station, passenger, passenger_tail, code_digest, original_fen, total_fen, \
+    let columns = "state, kind, reason, flags, gate, lane, station, line, passenger, passenger_tail, code_digest, original_fen, total_fen, \
          start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized, settled_utc_ms";
     let copy = format!(
         "WITH RECURSIVE number(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM number WHERE n < {rows})

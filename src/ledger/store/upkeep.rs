@@ -6,7 +6,9 @@ use super::{CREATED, Store};
 use crate::{clock::Stamp, journey::Age, ledger::types::DeductionId};
 
 /// Rows that one step looks at: what a scan may have to wait for.
-const STEP_ROWS_MAX: usize = 64;
+pub(super) const STEP_ROWS_MAX: usize = 64;
+/// Rows that somebody must still do something about: what the index `deduction_open` holds.
+pub(super) const OPEN: &str = "state IN ('held', 'pending', 'unpaid', 'parked')";
 /// The reason of a row that was parked for its age.
 const OVER_AGE: &str = "max-age";
 
@@ -33,16 +35,29 @@ impl Store {
     /// The next pending rows above `after_id` that are surely older than `max_age_ms`, each by its own clock, and that no person
     /// had sent again.
     pub(in crate::ledger) fn over_age(&self, after_id: DeductionId, max_age_ms: i64, now: &Stamp) -> rusqlite::Result<Step> {
-        let rows = self.aged(
-            &format!(
-                "SELECT id, NOT retried AS is_free, {CREATED} FROM deduction
-                 WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') AND id > ? ORDER BY id LIMIT ?"
-            ),
-            after_id,
-            now,
-        )?;
-        let due = rows.iter().filter(|row| row.is_free && row.age.is_surely_over(max_age_ms)).map(|row| row.id).collect();
-        Ok(Step { due, ..step(&rows, max_age_ms, 0) })
+        let sql = format!(
+            "SELECT id, NOT retried AS is_free, {CREATED} FROM deduction WHERE state = 'pending' AND {OPEN} AND id > ? ORDER BY id LIMIT ?"
+        );
+        self.step_each(&sql, after_id, max_age_ms, now)
+    }
+
+    /// The next rows of a query that are surely older than `limit_ms`, each by its own clock, however old those around it are.
+    pub(super) fn step_each(&self, sql: &str, after_id: i64, limit_ms: i64, now: &Stamp) -> rusqlite::Result<Step> {
+        let rows = self.aged(sql, after_id, now)?;
+        let due = rows.iter().filter(|row| row.is_free && row.age.is_surely_over(limit_ms)).map(|row| row.id).collect();
+        Ok(Step { due, ..step(&rows, limit_ms, 0) })
+    }
+
+    /// The next rows of a query that are older than `limit_ms` by their own clocks or by a later row's.
+    pub(super) fn step_in_order(
+        &self,
+        sql: &str,
+        after_id: i64,
+        limit_ms: i64,
+        now: &Stamp,
+        over_up_to: i64,
+    ) -> rusqlite::Result<Step> {
+        Ok(step(&self.aged(sql, after_id, now)?, limit_ms, over_up_to))
     }
 
     /// The next settled rows above `after_id` that are older than `keep_ms`, and were not settled later than that. The newest row
@@ -55,15 +70,11 @@ impl Store {
         over_up_to: DeductionId,
     ) -> rusqlite::Result<Step> {
         let settled_before = now.utc_ms.saturating_sub(keep_ms);
-        let rows = self.aged(
-            &format!(
-                "SELECT id, ifnull(settled_utc_ms, 0) < {settled_before} AND id < (SELECT max(id) FROM deduction) AS is_free, {CREATED}
-                 FROM deduction INDEXED BY deduction_settled WHERE state IN ('paid', 'void') AND id > ? ORDER BY id LIMIT ?"
-            ),
-            after_id,
-            now,
-        )?;
-        Ok(step(&rows, keep_ms, over_up_to))
+        let sql = format!(
+            "SELECT id, ifnull(settled_utc_ms, 0) < {settled_before} AND id < (SELECT max(id) FROM deduction) AS is_free, {CREATED}
+             FROM deduction INDEXED BY deduction_settled WHERE state IN ('paid', 'void') AND id > ? ORDER BY id LIMIT ?"
+        );
+        self.step_in_order(&sql, after_id, keep_ms, now, over_up_to)
     }
 
     /// The next refused scans above `after_id` that are older than `keep_ms`.
@@ -75,7 +86,7 @@ impl Store {
         over_up_to: i64,
     ) -> rusqlite::Result<Step> {
         let sql = "SELECT id, 1 AS is_free, boot, at_boottime_ms, at_utc_ms, clock_synchronized FROM denied WHERE id > ? ORDER BY id LIMIT ?";
-        Ok(step(&self.aged(sql, after_id, now)?, keep_ms, over_up_to))
+        self.step_in_order(sql, after_id, keep_ms, now, over_up_to)
     }
 
     fn aged(&self, sql: &str, after_id: i64, now: &Stamp) -> rusqlite::Result<Vec<Aged>> {

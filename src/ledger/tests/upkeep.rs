@@ -97,7 +97,7 @@ fn number(bench: &Bench, sql: &str) -> i64 {
 
 fn void_row(bench: &Bench, code: &str) -> Admitted {
     let row = bench.admitted(code);
-    bench.runtime.block_on(bench.gate().take_back(row.id, Untaken::Late)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(row.id.into(), Untaken::Late)).unwrap();
     row
 }
 

@@ -38,6 +38,12 @@ impl ExposureWatch {
         Self { limits, fare, gate: None, passenger_at: None, look_at: Instant::now(), alarms }
     }
 
+    /// The settings have changed.
+    pub(super) fn set_limits(&mut self, limits: Option<Limits>, fare: Fen) {
+        (self.limits, self.fare) = (limits, fare);
+        self.tell();
+    }
+
     /// When the limits are looked at next, if there are any.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.limits.map(|_| self.look_at)

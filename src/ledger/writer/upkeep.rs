@@ -14,7 +14,7 @@ use rusqlite::Result as Sql;
 use super::{File, ReadError, Writer, read};
 use crate::{
     clock::Stamp,
-    ledger::store::{Step, Store},
+    ledger::store::{Context, Step, Store},
 };
 
 /// From one look for old rows to the next.
@@ -31,6 +31,18 @@ enum Kind {
     Settled,
     /// `ledger.keep_denied`
     Denied,
+    /// `ledger.keep_denied`, of what a lane noted
+    Notes,
+    /// `fare.max_journey`
+    Overdue,
+    /// `fare.max_journey`, of exits without entry
+    Unmatched,
+    /// `ledger.keep`, of journeys
+    Ended,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [Self::OverAge, Self::Overdue, Self::Unmatched, Self::Settled, Self::Ended, Self::Denied, Self::Notes];
 }
 
 /// A look for old rows, and how far it has come.
@@ -56,8 +68,7 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     pub(super) fn new() -> Self {
-        let looks = [Kind::OverAge, Kind::Settled, Kind::Denied];
-        let busy = looks.map(|kind| Look { kind, after_id: 0, over_up_to: 0 }).into();
+        let busy = Kind::ALL.map(|kind| Look { kind, after_id: 0, over_up_to: 0 }).into();
         Self { due_at: Instant::now(), busy, idle: Vec::new(), has_parked: false, has_told: false }
     }
 
@@ -112,11 +123,16 @@ impl Writer {
     /// Finds the next old rows and does with them what is to be done; a file that fails ends the round.
     fn take_step(&mut self, look: &Look) -> Step {
         let none = Step { due: Vec::new(), next_after_id: None, over_up_to: look.over_up_to };
-        let (keeping, now) = (self.keeping, Stamp::now());
+        let (keeping, now, context) = (self.keeping, Stamp::now(), self.context.clone());
+        let max_journey_ms = context.rules.holes.max_journey_ms;
         let found = read(&self.file, |store| match look.kind {
             Kind::OverAge => store.over_age(look.after_id, keeping.max_age_ms, &now),
             Kind::Settled => store.settled_over(look.after_id, keeping.keep_ms, &now, look.over_up_to),
             Kind::Denied => store.denied_over(look.after_id, keeping.keep_denied_ms, &now, look.over_up_to),
+            Kind::Notes => store.notes_over(look.after_id, keeping.keep_denied_ms, &now, look.over_up_to),
+            Kind::Overdue => store.overdue_journeys(look.after_id, &context, &now),
+            Kind::Unmatched => store.unmatched_over(look.after_id, max_journey_ms, &now),
+            Kind::Ended => store.ended_journeys_over(look.after_id, keeping.keep_ms, &now, look.over_up_to),
         });
         let mut step = match found {
             Ok(step) => step,
@@ -135,6 +151,10 @@ impl Writer {
             }
             Kind::Settled => self.each(&step.due, Store::remove_settled),
             Kind::Denied => self.each(&step.due, Store::remove_denied),
+            Kind::Notes => self.each(&step.due, Store::remove_note),
+            Kind::Overdue => self.give_up(&step.due, &context, &now),
+            Kind::Unmatched => self.each(&step.due, |store, id| store.park_unmatched(id, now.utc_ms)),
+            Kind::Ended => self.each(&step.due, Store::remove_journey),
         };
         if is_done { step } else { none }
     }
@@ -153,6 +173,21 @@ impl Writer {
             );
         }
         is_done
+    }
+
+    /// Gives these journeys up, and tells the uploader of what is to be charged for them.
+    fn give_up(&mut self, ids: &[i64], context: &Context, now: &Stamp) -> bool {
+        if ids.is_empty() {
+            return true;
+        }
+        let sweep = |store: &Store| ids.iter().map(|id| store.sweep(*id, context, now)).collect::<Sql<Vec<_>>>();
+        match self.write_for(sweep) {
+            Ok(due) => {
+                due.into_iter().flatten().min().into_iter().for_each(|first| self.announce(first));
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Does something to each of these rows, in one commit.

@@ -156,7 +156,7 @@ impl Scene {
 
     fn read_ledger(&self) -> Result<(Vec<QueueRow>, [u64; 7]), DemoError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(system("start a runtime"))?;
-        let options = daemon::ledger_options(&self.settings, Box::new(|_| ()));
+        let options = daemon::ledger_options(&self.settings, None, Box::new(|_| ()));
         let (running, gate, network) = ledger::start_existing(options)?;
         let read = runtime.block_on(async { Ok((every_row(&network).await?, network.totals().await?.deductions)) });
         drop((gate, network));

@@ -10,9 +10,9 @@ pub(crate) fn fill(ledger: &Path, rows: usize) {
     let transaction = connection.transaction().unwrap();
     let mut insert = transaction
         .prepare(
-            "INSERT INTO deduction (order_number, state, kind, gate, lane, station, passenger, passenger_tail, code_digest, original_fen,
+            "INSERT INTO deduction (order_number, state, kind, gate, lane, station, line, passenger, passenger_tail, code_digest, original_fen,
                  total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized)
-             VALUES (?1, 'pending', 'single', 'T1', 'in', 'S1', x'00', '0000', x'00', 200, 200, 0, ?2, 'opened', 0, 1, 0, 1)",
+             VALUES (?1, 'pending', 'single', 'T1', 'in', 'S1', '2号线', x'00', '0000', x'00', 200, 200, 0, ?2, 'opened', 0, 1, 0, 1)",
         )
         .unwrap();
     for row in 0..rows {
