@@ -2,6 +2,7 @@
 
 mod decisions;
 mod exposure;
+mod journeys;
 mod upkeep;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};

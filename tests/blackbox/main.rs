@@ -22,6 +22,7 @@ mod demo;
 mod exposure;
 mod framings;
 mod isolation;
+mod journeys;
 mod notify;
 mod outoforder;
 mod retry;

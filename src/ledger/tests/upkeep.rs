@@ -3,7 +3,7 @@
 use super::*;
 
 /// Until a condition holds.
-fn wait(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn wait(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "not in time: {what}");

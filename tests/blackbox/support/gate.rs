@@ -37,6 +37,8 @@ const LOG_TAIL_BYTES: usize = 3000;
 /// retries.
 pub(crate) struct Builder {
     lanes: Vec<String>,
+    /// Of one lane alone: its name, the section, the key, the value.
+    of_lane: Vec<(String, &'static str, String, Value)>,
     sections: BTreeMap<&'static str, BTreeMap<String, Value>>,
 }
 
@@ -57,7 +59,7 @@ impl Builder {
             "upload": {"retry_initial": "50ms", "retry_max": "300ms"},
             "monitor": {"listen": format!("127.0.0.1:{}", free_port())},
         });
-        let mut builder = Self { lanes: Vec::new(), sections: BTreeMap::new() };
+        let mut builder = Self { lanes: Vec::new(), of_lane: Vec::new(), sections: BTreeMap::new() };
         for name in SECTIONS.into_iter().chain(LANE_SECTIONS) {
             let keys = sections[name].as_object().unwrap().clone();
             builder.sections.insert(name, keys.into_iter().collect());
@@ -75,6 +77,12 @@ impl Builder {
     pub(crate) fn set(mut self, section: &'static str, key: &str, value: impl Into<Value>) -> Self {
         assert!(self.sections.contains_key(section) || section == "exposure", "{section} is no known section");
         self.sections.entry(section).or_default().insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// A setting of one lane, in its section `lane`, `scanner` or `turnstile`.
+    pub(crate) fn of_lane(mut self, lane: &str, section: &'static str, key: &str, value: impl Into<Value>) -> Self {
+        self.of_lane.push((lane.to_owned(), section, key.to_owned(), value.into()));
         self
     }
 
@@ -106,17 +114,26 @@ impl Builder {
         for lane in &self.lanes {
             let device = gate.readers[lane].link().to_str().unwrap();
             writeln!(text, "[[lane]]\nname = \"{lane}\"").unwrap();
-            self.write_keys(&mut text, "lane");
+            self.write_lane_keys(&mut text, lane, "lane");
             writeln!(text, "[lane.scanner]\ndevice = \"{device}\"").unwrap();
-            self.write_keys(&mut text, "scanner");
+            self.write_lane_keys(&mut text, lane, "scanner");
             writeln!(text, "[lane.turnstile]").unwrap();
-            self.write_keys(&mut text, "turnstile");
+            self.write_lane_keys(&mut text, lane, "turnstile");
         }
         for name in SECTIONS.into_iter().chain(["exposure"]).filter(|name| self.sections.contains_key(name)) {
             writeln!(text, "[{name}]").unwrap();
             self.write_keys(&mut text, name);
         }
         text
+    }
+
+    fn write_lane_keys(&self, text: &mut String, lane: &str, section: &str) {
+        let mut keys = self.sections[section].clone();
+        let own = self.of_lane.iter().filter(|(name, of, ..)| name == lane && *of == section);
+        keys.extend(own.map(|(.., key, value)| (key.clone(), value.clone())));
+        for (key, value) in &keys {
+            writeln!(text, "{key} = {}", as_toml(value)).unwrap();
+        }
     }
 
     fn write_keys(&self, text: &mut String, section: &str) {

@@ -1,0 +1,883 @@
+//! Journeys on real files: random taps, passages, sweeps, restarts, reboots and clocks that jump, against a naive model of what the
+//! operator was promised; and the cases that an operator asks about, one by one.
+
+use std::{cell::RefCell, sync::Arc};
+
+use proptest::{prelude::*, test_runner::TestCaseError};
+
+use super::*;
+use crate::{
+    config::{FareTable, NoPassage},
+    journey::{SameStation, Tariff},
+    ledger::{
+        store::{BootName, Context, IfMissing, LastRun, Store},
+        types::Passage,
+    },
+};
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const MAX_JOURNEY_MS: i64 = 4 * HOUR_MS;
+const MAX_FEN: i64 = 1_000;
+const FARES: &str = "S1,S2,300\nS1,S3,400\nS2,S2,0\n";
+/// 2026-11-26T00:00:00Z
+const NOW_UTC_MS: i64 = 1_795_651_200_000;
+
+// ---- the ledger at work --------------------------------------------------------------------------------------------------------
+
+/// A ledger file that is judged by an injected clock.
+struct Gate {
+    _folder: TempDir,
+    path: PathBuf,
+    store: Option<Store>,
+    context: Context,
+    now: Stamp,
+    boot: u32,
+    codes: u32,
+}
+
+/// What the request of a deduction was made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Request {
+    code: String,
+    start_code: Option<String>,
+    start_utc_ms: i64,
+    end_utc_ms: Option<i64>,
+}
+
+/// A deduction as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    kind: String,
+    state: String,
+    reason: Option<String>,
+    original_fen: i64,
+    total_fen: i64,
+    is_unknown_pair: bool,
+    start_utc_ms: i64,
+    end_utc_ms: Option<i64>,
+    request: Option<Request>,
+}
+
+fn body(bill: &Bill<'_>) -> Vec<u8> {
+    let text = |code: &[u8]| String::from_utf8(code.to_vec()).unwrap();
+    let start = bill.start_code.map(text).unwrap_or_default();
+    format!("{}|{start}|{}|{}", text(bill.code), bill.start_utc_ms, bill.end_utc_ms.map_or(String::new(), |end| end.to_string()))
+        .into_bytes()
+}
+
+fn request(body: &[u8]) -> Request {
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let parts: Vec<_> = text.split('|').collect();
+    Request {
+        code: parts[0].to_owned(),
+        start_code: Some(parts[1].to_owned()).filter(|code| !code.is_empty()),
+        start_utc_ms: parts[2].parse().unwrap(),
+        end_utc_ms: parts[3].parse().ok(),
+    }
+}
+
+fn rules(holes: Holes) -> Rules {
+    Rules {
+        windows: Windows { duplicate_ms: 5 * MINUTE_MS, passenger_interval_ms: 5_000 },
+        tariff: Tariff {
+            flat: Fen(200),
+            max: Fen(MAX_FEN),
+            discount_percent: 85,
+            same_station: Some(SameStation { within_ms: 15 * MINUTE_MS, fare: Fen(0) }),
+            table: Some(Arc::new(FareTable::parse(FARES, Path::new("fares.csv")).unwrap())),
+        },
+        holes,
+        exposure: None,
+    }
+}
+
+impl Gate {
+    fn new(holes: Holes) -> Self {
+        // In memory where that can be had: what is promised of disks is tested elsewhere.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        let context = Context {
+            rules: rules(holes),
+            gate: "T1".to_owned(),
+            line: "2".to_owned(),
+            body_maker: Arc::new(Box::new(|bill: &Bill<'_>| body(bill)) as BodyMaker),
+        };
+        let now = Stamp { utc_ms: NOW_UTC_MS, boottime_ms: 10 * HOUR_MS, synchronized: true };
+        let path = folder.path().join("ledger.db");
+        let mut gate = Self { _folder: folder, path, store: None, context, now, boot: 0, codes: 0 };
+        gate.open();
+        gate
+    }
+
+    fn open(&mut self) {
+        self.store = None;
+        let boot = BootName { id: format!("boot {}", self.boot), is_machines: true };
+        let mut store = Store::open(&self.path, &boot, IfMissing::Create, LastRun::MayHaveCrashed).unwrap();
+        let at_utc_ms = self.now.utc_ms;
+        store.transact(|store| store.settle_unseen_passages(at_utc_ms)).unwrap();
+        store.transact(|store| store.settle_unconfirmed(at_utc_ms)).unwrap();
+        self.store = Some(store);
+    }
+
+    fn write<T>(&mut self, work: impl FnOnce(&Store, &Context, &Stamp) -> rusqlite::Result<T>) -> T {
+        let (context, now) = (&self.context, &self.now);
+        self.store.as_mut().unwrap().transact(|store| work(store, context, now)).unwrap()
+    }
+
+    fn code(&mut self, passenger: u8) -> String {
+        self.codes += 1;
+        format!("p{passenger}-{}", self.codes)
+    }
+
+    fn tap(&mut self, lane: &Lane, passenger: u8, code: &str) -> Admission {
+        let tap = Tap {
+            lane: lane.name.into(),
+            station: lane.station.into(),
+            mode: lane.mode,
+            awaits_passage: lane.has_sensor,
+            code: VerifiedCode::opaque(code.as_bytes().to_vec(), PassengerId::new(&[passenger], "0042")),
+            scanned: self.now,
+        };
+        self.write(|store, context, _| store.admit(&tap, context)).0
+    }
+
+    fn opened(&mut self, record: RecordId) {
+        self.write(|store, _, now| store.opened(&Opened { record, at_utc_ms: now.utc_ms, detail: String::new() }));
+    }
+
+    fn passage(&mut self, record: RecordId, outcome: PassageOutcome) {
+        self.write(|store, _, now| store.passage(&Passage { record, outcome, at_utc_ms: now.utc_ms }));
+    }
+
+    fn sweep(&mut self) {
+        self.write(|store, context, now| {
+            let hold_ms = context.rules.holes.max_journey_ms;
+            for id in store.overdue_journeys(0, context, now)?.due {
+                store.sweep(id, context, now)?;
+            }
+            store.unmatched_over(0, hold_ms, now)?.due.into_iter().try_for_each(|id| store.park_unmatched(id, now.utc_ms))
+        });
+    }
+
+    fn deductions(&self) -> Vec<Seen> {
+        let shell = Connection::open(&self.path).unwrap();
+        let mut statement = shell.prepare("SELECT * FROM deduction ORDER BY id").unwrap();
+        let rows = statement.query_map([], |row| {
+            let body: Option<Vec<u8>> = row.get("body")?;
+            Ok(Seen {
+                kind: row.get("kind")?,
+                state: row.get("state")?,
+                reason: row.get("reason")?,
+                original_fen: row.get("original_fen")?,
+                total_fen: row.get("total_fen")?,
+                is_unknown_pair: row.get::<_, String>("flags")?.contains("unknown-pair"),
+                start_utc_ms: row.get("start_utc_ms")?,
+                end_utc_ms: row.get("end_utc_ms")?,
+                request: body.map(|body| request(&body)),
+            })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn journeys(&self) -> Vec<String> {
+        let shell = Connection::open(&self.path).unwrap();
+        let mut statement = shell.prepare("SELECT state FROM journey ORDER BY id").unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    fn later(&mut self, ms: i64) {
+        self.now.utc_ms += ms;
+        self.now.boottime_ms += ms;
+    }
+
+    /// The machine is started again; its clock as it is, or in 1970 and unsynchronized until it is told.
+    fn reboot(&mut self, clock: Clock, off_ms: i64) {
+        self.later(off_ms);
+        self.boot += 1;
+        self.now.boottime_ms = 20_000;
+        self.set_clock(clock);
+        self.open();
+    }
+
+    fn set_clock(&mut self, clock: Clock) {
+        self.now.synchronized = clock == Clock::Right;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    Right,
+    Unsynchronized,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lane {
+    name: &'static str,
+    station: &'static str,
+    mode: Mode,
+    has_sensor: bool,
+}
+
+const LANES: [Lane; 6] = [
+    Lane { name: "in1", station: "S1", mode: Mode::Entry, has_sensor: false },
+    Lane { name: "in2", station: "S2", mode: Mode::Entry, has_sensor: true },
+    Lane { name: "out1", station: "S1", mode: Mode::Exit, has_sensor: true },
+    Lane { name: "out2", station: "S2", mode: Mode::Exit, has_sensor: false },
+    Lane { name: "out3", station: "S3", mode: Mode::Exit, has_sensor: true },
+    Lane { name: "both", station: "S1", mode: Mode::Both, has_sensor: false },
+];
+
+// ---- the naive model -----------------------------------------------------------------------------------------------------------
+
+/// When something happened, so that the model can tell how long ago it was, and whether that is sure.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Stamp,
+    boot: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Trip {
+    passenger: u8,
+    station: &'static str,
+    code: String,
+    entered: Moment,
+    state: &'static str,
+    was_unfinished: bool,
+    waits: bool,
+    /// The trip that ended with this one's entry.
+    ended: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Due {
+    seen: Seen,
+    trip: Option<usize>,
+    recorded: Moment,
+    /// While it waits for a passage: what follows.
+    then: Option<&'static str>,
+}
+
+struct Model {
+    holes: Holes,
+    trips: Vec<Trip>,
+    dues: Vec<Due>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Trip(usize),
+    Due(usize),
+    Nothing,
+}
+
+impl Model {
+    /// How long ago, and whether that is sure.
+    fn age(moment: Moment, now: Moment) -> (i64, bool) {
+        if moment.boot == now.boot {
+            (now.at.boottime_ms - moment.at.boottime_ms, true)
+        } else {
+            (now.at.utc_ms - moment.at.utc_ms, moment.at.synchronized && now.at.synchronized)
+        }
+    }
+
+    fn is_over(moment: Moment, now: Moment, limit_ms: i64) -> bool {
+        let (ms, is_sure) = Self::age(moment, now);
+        is_sure && ms > limit_ms
+    }
+
+    fn has_charge(&self, trip: usize) -> bool {
+        self.dues.iter().any(|due| due.trip == Some(trip) && due.seen.state != "void")
+    }
+
+    fn due(
+        &mut self,
+        kind: &str,
+        trip: Option<usize>,
+        code: &str,
+        price: (i64, i64, bool),
+        fate: (&str, Option<&str>),
+        now: Moment,
+    ) {
+        let entered = trip.map_or(now.at.utc_ms, |trip| self.trips[trip].entered.at.utc_ms);
+        let (start_utc_ms, end_utc_ms) = match kind {
+            "exit" => (entered, Some(now.at.utc_ms)),
+            "unmatched-exit" => (now.at.utc_ms, Some(now.at.utc_ms)),
+            _ => (entered, None),
+        };
+        let start_code = trip.filter(|_| kind == "exit").map(|trip| self.trips[trip].code.clone());
+        let (state, reason) = fate;
+        let request = (state != "void").then(|| Request { code: code.to_owned(), start_code, start_utc_ms, end_utc_ms });
+        let seen = Seen {
+            kind: kind.to_owned(),
+            state: state.to_owned(),
+            reason: reason.map(ToOwned::to_owned),
+            original_fen: price.0,
+            total_fen: price.1,
+            is_unknown_pair: price.2,
+            start_utc_ms,
+            end_utc_ms,
+            request,
+        };
+        self.dues.push(Due { seen, trip, recorded: now, then: None });
+    }
+
+    /// An entry that will have no exit.
+    fn give_up(&mut self, trip: usize, now: Moment) {
+        let fate = match self.holes.unfinished_entry {
+            _ if self.has_charge(trip) => ("void", Some("already-charged")),
+            UnfinishedEntry::Void => ("void", Some("unfinished")),
+            UnfinishedEntry::ChargeMax => ("pending", None),
+        };
+        let code = self.trips[trip].code.clone();
+        self.due("unfinished-entry", Some(trip), &code, (MAX_FEN, MAX_FEN, false), fate, now);
+        self.trips[trip].state = "unfinished";
+        self.trips[trip].was_unfinished = true;
+    }
+
+    fn sweep(&mut self, now: Moment) {
+        for trip in 0..self.trips.len() {
+            let Trip { state, entered, waits, .. } = self.trips[trip];
+            if state == "open" && !waits && Self::is_over(entered, now, MAX_JOURNEY_MS) {
+                self.give_up(trip, now);
+            }
+        }
+        for due in &mut self.dues {
+            let is_held = due.seen.state == "held" && due.then.is_none();
+            if is_held && Self::is_over(due.recorded, now, MAX_JOURNEY_MS) {
+                due.seen.state = "parked".to_owned();
+            }
+        }
+    }
+
+    fn last_trip(&self, passenger: u8) -> Option<usize> {
+        (0..self.trips.len()).rev().find(|trip| self.trips[*trip].passenger == passenger && self.trips[*trip].state != "taken-back")
+    }
+
+    fn tap(&mut self, lane: &Lane, passenger: u8, code: &str, now: Moment) -> Made {
+        let last = self.last_trip(passenger);
+        let open = last.filter(|trip| self.trips[*trip].state == "open");
+        let is_exit = match lane.mode {
+            Mode::Exit => true,
+            Mode::Both => open.is_some_and(|trip| !Self::is_over(self.trips[trip].entered, now, MAX_JOURNEY_MS)),
+            _ => false,
+        };
+        if is_exit { self.exit(lane, last, code, now) } else { self.enter(lane, passenger, open, code, now) }
+    }
+
+    fn enter(&mut self, lane: &Lane, passenger: u8, open: Option<usize>, code: &str, now: Moment) -> Made {
+        if let Some(trip) = open {
+            let Trip { station, entered, .. } = self.trips[trip];
+            if station == lane.station && !Self::is_over(entered, now, self.holes.reentry_within_ms) {
+                self.trips[trip].state = "replaced";
+            } else {
+                self.give_up(trip, now);
+            }
+        }
+        let (station, code) = (lane.station, code.to_owned());
+        let trip = Trip {
+            passenger,
+            station,
+            code,
+            entered: now,
+            state: "open",
+            was_unfinished: false,
+            waits: lane.has_sensor,
+            ended: open,
+        };
+        self.trips.push(trip);
+        Made::Trip(self.trips.len() - 1)
+    }
+
+    fn exit(&mut self, lane: &Lane, last: Option<usize>, code: &str, now: Moment) -> Made {
+        let known = last.filter(|trip| matches!(self.trips[*trip].state, "open" | "unfinished"));
+        if known.is_some_and(|trip| self.trips[trip].code == code) {
+            return Made::Nothing;
+        }
+        let is_open = |model: &Self, trip: usize| model.trips[trip].state == "open";
+        match known {
+            Some(trip) if is_open(self, trip) && !Self::is_over(self.trips[trip].entered, now, MAX_JOURNEY_MS) => {
+                let price = fare(self.trips[trip].station, lane.station, Self::age(self.trips[trip].entered, now));
+                self.charge_exit(trip, price, code, now);
+            }
+            Some(trip) if !Self::is_over(self.trips[trip].entered, now, 2 * MAX_JOURNEY_MS - 1) => {
+                if is_open(self, trip) {
+                    self.give_up(trip, now);
+                }
+                self.charge_exit(trip, (MAX_FEN, MAX_FEN, false), code, now);
+            }
+            other => {
+                let fate = match self.holes.unmatched_exit {
+                    UnmatchedExit::Deny => return Made::Nothing,
+                    UnmatchedExit::Hold => ("held", Some("unmatched")),
+                    UnmatchedExit::ChargeMax => ("pending", None),
+                };
+                if let Some(trip) = other.filter(|trip| is_open(self, *trip)) {
+                    self.give_up(trip, now);
+                }
+                self.due("unmatched-exit", None, code, (MAX_FEN, MAX_FEN, false), fate, now);
+            }
+        }
+        let made = self.dues.len() - 1;
+        let due = &mut self.dues[made];
+        if lane.has_sensor && due.seen.state != "void" {
+            due.then = Some(if due.seen.state == "held" { "held" } else { "pending" });
+            due.seen.state = "held".to_owned();
+        }
+        Made::Due(made)
+    }
+
+    fn charge_exit(&mut self, trip: usize, price: (i64, i64, bool), code: &str, now: Moment) {
+        let is_charged = self.has_charge(trip);
+        let fate = match price {
+            _ if is_charged => ("void", Some("already-charged")),
+            (_, 0, _) => ("void", Some("free")),
+            _ => ("pending", None),
+        };
+        self.due("exit", Some(trip), code, price, fate, now);
+        if !is_charged {
+            self.trips[trip].state = "exited";
+        }
+    }
+
+    /// The opening did not happen, or nobody passed.
+    fn undo(&mut self, made: Made, reason: &str) {
+        match made {
+            Made::Due(due) => {
+                let due = &mut self.dues[due];
+                let trip = due.trip;
+                due.seen.state = "void".to_owned();
+                due.seen.reason = Some(reason.to_owned());
+                due.then = None;
+                let Some(trip) = trip.filter(|trip| self.trips[*trip].state == "exited") else { return };
+                let passenger = self.trips[trip].passenger;
+                let is_elsewhere = self.trips.iter().any(|trip| trip.passenger == passenger && trip.state == "open");
+                self.trips[trip].state = match self.trips[trip].was_unfinished {
+                    true => "unfinished",
+                    false if is_elsewhere => "replaced",
+                    false => "open",
+                };
+            }
+            Made::Trip(trip) if self.trips[trip].state == "open" => {
+                self.trips[trip].state = "taken-back";
+                self.trips[trip].waits = false;
+                let Some(before) = self.trips[trip].ended else { return };
+                if reason != "no-passage" {
+                    let unsent = |due: &&mut Due| {
+                        due.trip == Some(before) && due.seen.kind == "unfinished-entry" && due.seen.state == "pending"
+                    };
+                    if let Some(due) = self.dues.iter_mut().find(unsent) {
+                        due.seen.state = "void".to_owned();
+                        due.seen.reason = Some(reason.to_owned());
+                    }
+                }
+                if matches!(self.trips[before].state, "replaced" | "unfinished") && !self.has_charge(before) {
+                    self.trips[before].state = "open";
+                    self.trips[before].was_unfinished = false;
+                }
+            }
+            Made::Trip(_) | Made::Nothing => {}
+        }
+    }
+
+    fn passed(&mut self, made: Made) {
+        match made {
+            Made::Due(due) => {
+                if let Some(then) = self.dues[due].then.take() {
+                    self.dues[due].seen.state = then.to_owned();
+                }
+            }
+            Made::Trip(trip) => self.trips[trip].waits = false,
+            Made::Nothing => {}
+        }
+    }
+
+    /// Whoever is waited for counts as having passed.
+    fn restart(&mut self) {
+        (0..self.dues.len()).for_each(|due| self.passed(Made::Due(due)));
+        self.trips.iter_mut().for_each(|trip| trip.waits = false);
+    }
+}
+
+/// Before the discount, after it, and whether the table lacks the pair.
+fn fare(from: &str, to: &str, age: (i64, bool)) -> (i64, i64, bool) {
+    let (ms, is_sure) = age;
+    match (from, to) {
+        _ if from == to && !(is_sure && ms > 15 * MINUTE_MS) => (0, 0, false),
+        ("S1", "S2") | ("S2", "S1") => (300, 255, false),
+        ("S1", "S3") => (400, 340, false),
+        ("S2", "S2") => (0, 0, false),
+        _ => (MAX_FEN, MAX_FEN, true),
+    }
+}
+
+// ---- both side by side ---------------------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A passenger shows a code of his own, and the turnstile opens or is late.
+    Tap {
+        lane: usize,
+        passenger: u8,
+        is_late: bool,
+    },
+    /// A passenger shows the code of his entry at an exit.
+    OwnCode {
+        lane: usize,
+        passenger: u8,
+    },
+    /// The oldest opening that is waited for is passed, or not.
+    Passage {
+        is_passed: bool,
+    },
+    Later {
+        ms: i64,
+    },
+    Sweep,
+    Restart,
+    Reboot {
+        is_synchronized: bool,
+        off_ms: i64,
+    },
+    Synchronize,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let later = prop::sample::select(vec![6_000, 10 * MINUTE_MS, 20 * MINUTE_MS, HOUR_MS, 3 * HOUR_MS, 5 * HOUR_MS]);
+    prop_oneof![
+        10 => (0..LANES.len(), 0..2_u8, prop::bool::weighted(0.15))
+            .prop_map(|(lane, passenger, is_late)| Step::Tap { lane, passenger, is_late }),
+        1 => (2..5_usize, 0..2_u8).prop_map(|(lane, passenger)| Step::OwnCode { lane, passenger }),
+        4 => prop::bool::weighted(0.6).prop_map(|is_passed| Step::Passage { is_passed }),
+        6 => later.clone().prop_map(|ms| Step::Later { ms }),
+        2 => Just(Step::Sweep),
+        1 => Just(Step::Restart),
+        1 => (any::<bool>(), later).prop_map(|(is_synchronized, off_ms)| Step::Reboot { is_synchronized, off_ms }),
+        1 => Just(Step::Synchronize),
+    ]
+}
+
+struct Pair {
+    gate: Gate,
+    model: Model,
+    /// Openings that are waited for, oldest first.
+    waiting: Vec<(RecordId, Made)>,
+}
+
+impl Pair {
+    fn moment(&self) -> Moment {
+        Moment { at: self.gate.now, boot: self.gate.boot }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Tap { lane, passenger, is_late } => {
+                self.gate.later(6_000);
+                let code = self.gate.code(*passenger);
+                self.tap(&LANES[*lane], *passenger, &code, *is_late);
+            }
+            Step::OwnCode { lane, passenger } => {
+                self.gate.later(6 * MINUTE_MS);
+                if let Some(trip) = self.model.last_trip(*passenger).filter(|trip| self.model.trips[*trip].state == "open") {
+                    let code = self.model.trips[trip].code.clone();
+                    self.tap(&LANES[*lane], *passenger, &code, false);
+                }
+            }
+            Step::Passage { is_passed } if !self.waiting.is_empty() => {
+                let (record, made) = self.waiting.remove(0);
+                if *is_passed {
+                    self.gate.passage(record, PassageOutcome::Passed);
+                    self.model.passed(made);
+                } else {
+                    self.gate.passage(record, PassageOutcome::NotPassed(NoPassage::Void));
+                    self.undo_unpassed(made);
+                }
+            }
+            Step::Passage { .. } => {}
+            Step::Later { ms } => self.gate.later(*ms),
+            Step::Sweep => {
+                self.gate.sweep();
+                self.model.sweep(self.moment());
+            }
+            Step::Restart => {
+                self.gate.open();
+                self.restart();
+            }
+            Step::Reboot { is_synchronized, off_ms } => {
+                self.gate.reboot(if *is_synchronized { Clock::Right } else { Clock::Unsynchronized }, *off_ms);
+                self.restart();
+            }
+            Step::Synchronize => self.gate.set_clock(Clock::Right),
+        }
+    }
+
+    fn restart(&mut self) {
+        self.model.restart();
+        self.waiting.clear();
+    }
+
+    fn undo_unpassed(&mut self, made: Made) {
+        let still_waits = match made {
+            Made::Due(due) => self.model.dues[due].then.is_some(),
+            Made::Trip(trip) => self.model.trips[trip].waits,
+            Made::Nothing => false,
+        };
+        if still_waits {
+            self.model.undo(made, "no-passage");
+        }
+    }
+
+    fn tap(&mut self, lane: &Lane, passenger: u8, code: &str, is_late: bool) {
+        let admission = self.gate.tap(lane, passenger, code);
+        let made = self.model.tap(lane, passenger, code, self.moment());
+        let record = match admission {
+            Admission::Admitted(admitted) => RecordId::from(admitted.id),
+            Admission::Entered(entered) => entered.journey.into(),
+            Admission::Repeat | Admission::Refused(_) => {
+                assert_eq!(made, Made::Nothing, "{admission:?}");
+                return;
+            }
+        };
+        assert_ne!(made, Made::Nothing);
+        if is_late {
+            self.gate.write(|store, _, now| store.take_back(record, Untaken::Late, now.utc_ms));
+            self.model.undo(made, "late");
+            return;
+        }
+        self.gate.opened(record);
+        if lane.has_sensor {
+            self.waiting.push((record, made));
+        }
+    }
+
+    fn compare(&self, steps: &[Step]) -> Result<(), TestCaseError> {
+        let trips: Vec<_> = self.model.trips.iter().map(|trip| trip.state).collect();
+        prop_assert_eq!(self.gate.journeys(), trips, "after {:?}", steps);
+        // What is void keeps the request that it once had.
+        let shown = |seen: &Seen| Seen { request: seen.request.clone().filter(|_| seen.state != "void"), ..seen.clone() };
+        let (have, want): (Vec<_>, Vec<_>) =
+            (self.gate.deductions().iter().map(shown).collect(), self.model.dues.iter().map(|due| shown(&due.seen)).collect());
+        prop_assert_eq!(have, want, "after {:?}", steps);
+        Ok(())
+    }
+}
+
+fn holes() -> impl Strategy<Value = Holes> {
+    let unmatched = prop::sample::select(vec![UnmatchedExit::Hold, UnmatchedExit::ChargeMax, UnmatchedExit::Deny]);
+    let unfinished = prop::sample::select(vec![UnfinishedEntry::Void, UnfinishedEntry::ChargeMax]);
+    (unmatched, unfinished).prop_map(|(unmatched_exit, unfinished_entry)| Holes {
+        max_journey_ms: MAX_JOURNEY_MS,
+        reentry_within_ms: 15 * MINUTE_MS,
+        unmatched_exit,
+        unfinished_entry,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_passengers_and_the_machine_do_each_journey_costs_what_the_model_says(
+        holes in holes(), steps in prop::collection::vec(step(), 1..60)
+    ) {
+        let pair = RefCell::new(Pair { gate: Gate::new(holes), model: Model { holes, trips: Vec::new(), dues: Vec::new() }, waiting: Vec::new() });
+        for (count, step) in steps.iter().enumerate() {
+            pair.borrow_mut().take(step);
+            pair.borrow().compare(&steps[..=count])?;
+        }
+    }
+}
+
+// ---- through the ledger's thread -------------------------------------------------------------------------------------------------
+
+impl Bench {
+    fn journey_tap(&self, mode: Mode, station: &str, awaits_passage: bool, code: &str) -> Admission {
+        // The passenger's earlier taps are long enough ago.
+        self.shell().execute("UPDATE seen SET at_boottime_ms = at_boottime_ms - 10000", []).unwrap();
+        let tap = Tap { mode, station: station.into(), awaits_passage, ..tap("in", code, "p") };
+        self.runtime.block_on(self.gate().admit(tap)).unwrap()
+    }
+
+    fn entered(&self, station: &str, code: &str) -> Entered {
+        match self.journey_tap(Mode::Entry, station, false, code) {
+            Admission::Entered(entered) => entered,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn left(&self, awaits_passage: bool, code: &str) -> Admitted {
+        match self.journey_tap(Mode::Exit, "S9", awaits_passage, code) {
+            Admission::Admitted(admitted) => admitted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn opens(&self, record: impl Into<RecordId>) {
+        let opened = Opened { record: record.into(), at_utc_ms: 1, detail: String::new() };
+        self.runtime.block_on(self.gate().opened(opened));
+    }
+
+    fn passes(&self, record: impl Into<RecordId>, outcome: PassageOutcome) {
+        self.runtime.block_on(self.gate().passage(Passage { record: record.into(), outcome, at_utc_ms: 7 }));
+    }
+
+    fn journeys(&self) -> Vec<JourneyRow> {
+        let request = JourneysRequest { open_only: false, after_id: 0, limit: 100 };
+        self.runtime.block_on(self.network().journeys(request)).unwrap().rows
+    }
+
+    fn first_order(&self) -> QueueRow {
+        let page = PageRequest { limit: 1, ..PageRequest::default() };
+        self.runtime.block_on(self.network().page(page)).unwrap().rows.remove(0)
+    }
+}
+
+const CHARGE_MAX: fn(&mut Bench) = |bench| bench.holes.unfinished_entry = UnfinishedEntry::ChargeMax;
+
+#[test]
+fn what_an_entry_leaves_unfinished_is_not_sent_before_that_entry_has_opened() {
+    let bench = Bench::with(CHARGE_MAX);
+    let first = bench.entered("S1", "a");
+    bench.opens(first.journey);
+    let second = bench.entered("S2", "b");
+    let due = second.also_due.unwrap();
+    assert!(bench.sendable(0).is_empty());
+    bench.opens(second.journey);
+    assert_eq!(bench.runtime.block_on(bench.network().pending_since()), due);
+    assert_eq!(bench.sendable(0), [due]);
+}
+
+#[test]
+fn an_entry_that_did_not_open_leaves_everything_as_it_was() {
+    let bench = Bench::with(CHARGE_MAX);
+    let first = bench.entered("S1", "a");
+    bench.opens(first.journey);
+    let second = bench.entered("S2", "b");
+    bench.runtime.block_on(bench.gate().take_back(second.journey.into(), Untaken::Late)).unwrap();
+    let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
+    assert_eq!(states, ["open", "taken-back"]);
+    let row = bench.first_order();
+    assert_eq!((row.state.as_str(), row.reason.as_deref()), ("void", Some("late")));
+    assert!(bench.sendable(0).is_empty());
+    assert!(matches!(bench.journey_tap(Mode::Entry, "S2", false, "b"), Admission::Entered(_)), "the code may be used again");
+}
+
+#[test]
+fn a_deduction_is_sent_only_when_the_passenger_has_passed() {
+    let bench = Bench::new();
+    let entered = bench.entered("S1", "a");
+    bench.opens(entered.journey);
+    let left = bench.left(true, "b");
+    bench.opens(left.id);
+    assert_eq!((bench.state(&left.order).as_str(), bench.sendable(0)), ("held", Vec::new()));
+    bench.passes(left.id, PassageOutcome::Passed);
+    assert_eq!(bench.state(&left.order), "pending");
+    assert_eq!(bench.sendable(0), [left.id]);
+    let events: Vec<_> = bench.story(&left.order).events.into_iter().map(|event| event.event).collect();
+    assert_eq!(events, ["entered", "opened", "recorded", "opened", "passed"]);
+}
+
+#[test]
+fn who_did_not_pass_the_exit_is_still_on_his_journey_and_the_next_exit_is_a_new_order() {
+    let bench = Bench::new();
+    let entered = bench.entered("S1", "a");
+    bench.opens(entered.journey);
+    let first = bench.left(true, "b");
+    bench.opens(first.id);
+    bench.passes(first.id, PassageOutcome::NotPassed(NoPassage::Void));
+    let row = bench.story(&first.order).row;
+    assert_eq!((row.state.as_str(), row.reason.as_deref()), ("void", Some("no-passage")));
+    assert_eq!(bench.journeys()[0].state, "open");
+    let second = bench.left(true, "c");
+    assert_ne!(first.order, second.order);
+    assert_eq!(bench.journeys()[0].order.as_deref(), Some(second.order.as_str()));
+}
+
+#[test]
+fn without_a_passage_the_settings_may_charge_all_the_same() {
+    let bench = Bench::new();
+    let left = bench.left(true, "a");
+    bench.opens(left.id);
+    bench.passes(left.id, PassageOutcome::NotPassed(NoPassage::Charge));
+    let row = bench.story(&left.order).row;
+    assert_eq!((row.state.as_str(), row.reason.as_deref()), ("held", Some("unmatched")), "it still waits for a person");
+    assert_eq!(bench.void(&left.order, false), Decided::Done);
+}
+
+#[test]
+fn after_a_restart_who_was_let_through_counts_as_having_passed() {
+    let mut bench = Bench::new();
+    let entered = bench.entered("S1", "a");
+    bench.opens(entered.journey);
+    let left = bench.left(true, "b");
+    bench.opens(left.id);
+    bench.restart();
+    assert_eq!(bench.state(&left.order), "pending");
+    assert_eq!(bench.story(&left.order).events.last().unwrap().event, "passage-unseen");
+}
+
+#[test]
+fn journeys_that_are_too_old_are_given_up_though_nobody_taps() {
+    let bench = Bench::with(|bench| {
+        CHARGE_MAX(bench);
+        bench.holes.max_journey_ms = 1;
+    });
+    let entered = bench.entered("S1", "a");
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(bench.totals().deductions[1], 0, "not while its turnstile has not answered");
+    bench.opens(entered.journey);
+    let id = bench
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), bench.network().pending_since()).await.unwrap() });
+    assert_eq!(bench.sendable(0), [id]);
+    let row = bench.first_order();
+    assert_eq!((row.kind.as_str(), row.total_fen, row.end_time), ("unfinished-entry", 1_000, None));
+    assert_eq!(bench.journeys()[0].state, "unfinished");
+}
+
+#[test]
+fn the_file_itself_refuses_a_second_charge_for_a_journey() {
+    let bench = Bench::new();
+    bench.entered("S1", "a");
+    bench.left(false, "b");
+    let shell = bench.shell();
+    let columns = "state, kind, flags, gate, lane, station, line, journey, passenger, passenger_tail, code_digest, original_fen, \
+         total_fen, start_utc_ms, body, opening, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized";
+    let again = format!("INSERT INTO deduction (order_number, {columns}) SELECT 'ANOTHER', {columns} FROM deduction");
+    let error = shell.execute(&again, []).unwrap_err().to_string();
+    assert!(error.contains("at most one deduction"), "{error}");
+    let second_open = "INSERT INTO journey (number, state, gate, lane, station, passenger, passenger_tail, code, code_digest, opening,
+             awaits_passage, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized)
+         SELECT number, 'open', gate, lane, station, passenger, passenger_tail, code, code_digest, opening, 0, 0, 1, 0, 0 FROM journey";
+    shell.execute(second_open, []).unwrap();
+    assert!(shell.execute(second_open, []).is_err(), "a passenger is on one journey at a time");
+}
+
+#[test]
+fn journeys_that_were_kept_long_enough_go_when_their_deductions_have_gone() {
+    let mut bench = Bench::new();
+    bench.entered("S1", "a");
+    let left = bench.left(false, "b");
+    bench.runtime.block_on(bench.gate().take_back(left.id.into(), Untaken::Late)).unwrap();
+    let left = bench.left(false, "c");
+    bench.opens(left.id);
+    bench.entered("S1", "d");
+    bench.entered("S1", "e");
+    bench.stop();
+    bench.keeping.keep_ms = -1;
+    bench.handles = Some(start(bench.options()).unwrap());
+    upkeep::wait("the replaced one is gone", || bench.journeys().len() == 2);
+    let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
+    assert_eq!(states, ["exited", "open"], "one has a deduction that is not settled, one is not over");
+}
+
+#[test]
+fn new_rules_hold_from_the_next_tap_on() {
+    let bench = Bench::new();
+    let mut rules = bench.rules();
+    rules.holes.unmatched_exit = UnmatchedExit::Deny;
+    bench.runtime.block_on(bench.network().set_rules(rules)).unwrap();
+    bench.totals();
+    assert_eq!(bench.journey_tap(Mode::Exit, "S1", false, "a"), Admission::Refused(Refusal::Unmatched));
+}
