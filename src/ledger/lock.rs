@@ -38,7 +38,9 @@ impl Lock {
         path.push(".lock");
         let path = PathBuf::from(path);
         let is_new = !path.exists();
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|error| {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        // On a file system that has become read-only one that is there can still be locked.
+        let file = file.or_else(|error| File::open(&path).map_err(|_| error)).map_err(|error| {
             let path = path.display();
             LedgerError::unavailable(format!("{path} cannot be made or opened: {error}; run this as the user faregate or as root"))
         })?;

@@ -94,7 +94,6 @@ fn whole_ms(duration: Duration) -> i64 {
 #[derive(Debug)]
 pub struct Running {
     thread: JoinHandle<Written>,
-    _lock: Lock,
 }
 
 impl Running {
@@ -128,15 +127,14 @@ pub fn start_existing(options: Options) -> Result<(Running, GateLedger, NetworkL
 }
 
 fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
-    store::prepare_file(&options.path, if_missing)?;
+    let boot = boot_name()?;
+    let prepared = store::prepare_file(&options.path, if_missing);
     // Two names of one file are one ledger.
     options.path = options.path.canonicalize().unwrap_or(options.path);
-    let lock = Lock::take(&options.path)?;
-    let boot = boot_name()?;
-    let store = match Store::open(&options.path, &boot, if_missing, LastRun::MayHaveCrashed) {
-        Err(LedgerError::Unavailable { reason }) if if_missing == IfMissing::Create => Err(LedgerError::Unavailable { reason }),
-        Err(error) => return Err(error),
-        Ok(store) => Ok(store),
+    let lock = may_come_later(prepared.and_then(|()| Lock::take(&options.path)), if_missing)?;
+    let store = match &lock {
+        Ok(_) => may_come_later(Store::open(&options.path, &boot, if_missing, LastRun::MayHaveCrashed), if_missing)?,
+        Err(error) => Err(error.clone()),
     };
     let (gate_sender, gate) = mpsc::channel(GATE_QUEUE);
     let (network_sender, network) = mpsc::channel(NETWORK_QUEUE);
@@ -149,6 +147,7 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         min_free_bytes: options.min_free_bytes,
         keeping: options.keeping,
         context: Context { rules: options.rules, gate: options.gate, line: options.line, body_maker: Arc::new(options.body_maker) },
+        lock: lock.ok(),
         store,
         gate,
         network,
@@ -160,7 +159,16 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
     let thread = spawn(writer)?;
     let gate = GateLedger { ops: gate_sender, health: health_seen.clone() };
     let network = NetworkLedger { ops: network_sender, health: health_seen, alarms: alarms_seen, pending };
-    Ok((Running { thread, _lock: lock }, gate, network))
+    Ok((Running { thread }, gate, network))
+}
+
+/// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out.
+fn may_come_later<T>(result: Result<T, LedgerError>, if_missing: IfMissing) -> Result<Result<T, LedgerError>, LedgerError> {
+    match result {
+        Err(LedgerError::Unavailable { reason }) if if_missing == IfMissing::Create => Ok(Err(LedgerError::Unavailable { reason })),
+        Err(error) => Err(error),
+        Ok(value) => Ok(Ok(value)),
+    }
 }
 
 fn boot_name() -> Result<BootName, LedgerError> {

@@ -28,9 +28,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Keeping;
 use super::{
     checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
+    lock::Lock,
     order::OrderNumber,
     signal::PendingSignal,
-    store::{BootName, Context, IfMissing, LastRun, Store, concerns_file, free_bytes, is_busy},
+    store::{BootName, Context, IfMissing, LastRun, Store, concerns_file, free_bytes, is_busy, prepare_file},
     types::{
         Admission, Attempt, Decided, DeductionId, Denial, Entered, GateNote, Health, JourneyId, JourneysPage, JourneysRequest,
         LedgerError, Opened, Outcome as AttemptOutcome, Page, PageRequest, Passage, PendingDeduction, QueueStory, RecordId,
@@ -147,6 +148,8 @@ pub(super) struct Setup {
     pub(super) min_free_bytes: u64,
     pub(super) keeping: Keeping,
     pub(super) context: Context,
+    /// `None` when it could not be had yet.
+    pub(super) lock: Option<Lock>,
     pub(super) store: Result<Store, LedgerError>,
     pub(super) gate: mpsc::Receiver<GateOp>,
     pub(super) network: mpsc::Receiver<NetworkOp>,
@@ -227,6 +230,8 @@ pub(super) struct Writer {
     checkpointer: Checkpointer,
     upkeep: Upkeep,
     exposure: ExposureWatch,
+    /// Let go of after everything else.
+    lock: Option<Lock>,
 }
 
 impl Writer {
@@ -269,6 +274,7 @@ impl Writer {
             checkpointer,
             upkeep: Upkeep::new(),
             exposure,
+            lock: setup.lock,
         };
         if matches!(writer.file, File::Closed { .. }) {
             writer.set_health(Health::Down { reason: fault.reason() });
@@ -730,6 +736,10 @@ impl Writer {
         // A daemon that found no usable disk at its start may have to make the ledger now.
         let if_missing = if self.is_recovered { IfMissing::Fail } else { IfMissing::Create };
         let last_run = if self.is_recovered { LastRun::IsThis } else { LastRun::MayHaveCrashed };
+        if self.lock.is_none() {
+            prepare_file(&self.path, if_missing)?;
+            self.lock = Some(Lock::take(&self.path)?);
+        }
         let mut store = Store::open(&self.path, &self.boot, if_missing, last_run)?;
         let (corrections, fault) = (&self.corrections, &self.fault);
         let proved = store

@@ -20,6 +20,7 @@ mod decisions;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod exposure;
+mod faults;
 mod framings;
 mod isolation;
 mod journeys;
