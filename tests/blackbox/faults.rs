@@ -98,10 +98,9 @@ impl Shown {
         let rows = gate.queue();
         let accepted = rows.iter().filter(|row| row["state"] == "accepted").count();
         assert_eq!(accepted, opened.len(), "{fault:?}");
-        let others = rows.iter().filter(|row| row["state"] != "accepted");
-        others.for_each(|row| {
-            assert_eq!((&row["state"], &row["reason"]), (&"void".into(), &"not-opened".into()), "{fault:?}: {row}")
-        });
+        for row in rows.iter().filter(|row| row["state"] != "accepted") {
+            assert_eq!((&row["state"], &row["reason"]), (&"void".into(), &"not-opened".into()), "{fault:?}: {row}");
+        }
     }
 }
 
