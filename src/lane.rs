@@ -202,10 +202,16 @@ impl Worker {
                 self.follow(Promised { record: admitted.id.into(), timeline, digest: code.digest }, punctuality, deadline).await;
             }
             Ok(Admission::Entered(entered)) => {
-                log::info!("lane {}: {} admitted, a journey begins", self.lane.name, code.digest);
+                log::info!("lane {}: {} admitted, journey {} begins", self.lane.name, code.digest, entered.number);
                 let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
                 self.follow(Promised { record: entered.journey.into(), timeline, digest: code.digest }, punctuality, deadline)
                     .await;
+            }
+            Ok(Admission::Again(again)) => {
+                log::info!("lane {}: {} admitted once more for order {}", self.lane.name, code.digest, again.order);
+                let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
+                let record = RecordId::Again { deduction: again.deduction, mark: again.mark };
+                self.follow(Promised { record, timeline, digest: code.digest }, punctuality, deadline).await;
             }
             Ok(Admission::Repeat) => self.lane.metrics.scan("repeat"),
             // The passenger has been shown a refusal already.
@@ -298,6 +304,10 @@ impl Worker {
         self.lane.metrics.opening(opening);
         let opened = Opened { record, at_utc_ms: utc_ms_of(at), detail: promised.timeline.told(at) };
         self.lane.ledger.opened(opened).await;
+        if self.passages.is_none() && matches!(record, RecordId::Again { .. }) {
+            // He passes where nobody looks: at another lane his first opening may still be waited for.
+            self.lane.ledger.passage(Passage { record, outcome: PassageOutcome::Passed, at_utc_ms: utc_ms_of(at) }).await;
+        }
     }
 
     async fn not_opened(&mut self, ticket: Ticket, why: Untaken) {

@@ -142,6 +142,11 @@ fn turnstile(turnstile: &mut Section<'_, '_>, places: Places<'_>) -> Option<Turn
     let pulse_gap = turnstile.duration("pulse_gap", PULSE_GAP);
     let passage_timeout = turnstile.duration("passage_timeout", PASSAGE_TIMEOUT);
     let no_passage = turnstile.or("no_passage", NoPassage::Void, choice(NO_PASSAGES));
+    let ends_early = pulse.zip(passage_timeout).is_some_and(|(pulse, timeout)| pulse > timeout);
+    if ends_early && turnstile.value("passage").is_some() {
+        let problem = "ends while the turnstile is still open: who passes then is taken for an intruder and rides for nothing";
+        turnstile.error("passage_timeout", problem, "make it longer than pulse");
+    }
     let (driver, inputs) = driver_and_inputs?;
     Some(Turnstile {
         driver,

@@ -489,8 +489,9 @@ impl Reload<'_> {
             Ok(None) => {}
             Ok(Some(table)) => {
                 let digest = table.digest().to_owned();
-                if self.ledger.set_rules(Rules::new(self.settings, Some(table))).await.is_ok() {
-                    log::info!("SIGHUP: the fare table is read again: {digest}");
+                match self.ledger.set_rules(Rules::new(self.settings, Some(table))).await {
+                    Ok(()) => log::info!("SIGHUP: the fare table is read again: {digest}"),
+                    Err(error) => log::error!("SIGHUP: the fares stay as they were: {error}"),
                 }
             }
             Err(error) => log::error!("SIGHUP: the fares stay as they were: {error}"),

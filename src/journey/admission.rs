@@ -19,6 +19,8 @@ pub enum Age {
         is_reliable: bool,
         /// It is older than this boot, milliseconds: that much is sure.
         at_least_ms: i64,
+        /// Whether the clock is synchronized now: nothing is charged or parked by an age before that.
+        is_settled: bool,
     },
 }
 
@@ -95,9 +97,18 @@ impl Age {
     fn is_within(self, limit_ms: i64) -> bool {
         match self {
             Self::ThisBoot { ms } => ms < limit_ms,
-            Self::OtherBoot { ms, is_reliable, at_least_ms } => {
+            Self::OtherBoot { ms, is_reliable, at_least_ms, .. } => {
                 at_least_ms < limit_ms && (!is_reliable || ms.saturating_abs() < limit_ms)
             }
+        }
+    }
+
+    /// How long ago it was, as far as that is sure, milliseconds; never negative.
+    #[must_use]
+    pub fn known_ms(self) -> i64 {
+        match self {
+            Self::ThisBoot { ms } | Self::OtherBoot { ms, is_reliable: true, .. } => ms.max(0),
+            Self::OtherBoot { at_least_ms, .. } => at_least_ms.max(0),
         }
     }
 
@@ -107,13 +118,15 @@ impl Age {
         matches!(self, Self::ThisBoot { .. } | Self::OtherBoot { is_reliable: true, .. })
     }
 
-    /// Whether this is surely more than `limit_ms` ago. Across boots only two synchronized clocks can tell: nothing is decided by an
-    /// age that a clock's jump from 1970 to now has made.
+    /// Whether this is surely more than `limit_ms` ago. Across boots only two synchronized clocks, or the time since this boot, can tell,
+    /// and only while the clock is synchronized: nothing is decided by an age that a clock's jump from 1970 to now has made.
     #[must_use]
     pub fn is_surely_over(self, limit_ms: i64) -> bool {
         match self {
             Self::ThisBoot { ms } => ms > limit_ms,
-            Self::OtherBoot { ms, is_reliable, .. } => is_reliable && ms > limit_ms,
+            Self::OtherBoot { ms, is_reliable, at_least_ms, is_settled } => {
+                is_settled && (at_least_ms > limit_ms || (is_reliable && ms > limit_ms))
+            }
         }
     }
 
@@ -122,7 +135,7 @@ impl Age {
     fn is_forward_within(self, limit_ms: i64) -> bool {
         match self {
             Self::ThisBoot { ms } => ms < limit_ms,
-            Self::OtherBoot { ms, is_reliable, at_least_ms } => {
+            Self::OtherBoot { ms, is_reliable, at_least_ms, .. } => {
                 is_reliable && at_least_ms < limit_ms && (0..limit_ms).contains(&ms)
             }
         }
@@ -146,7 +159,7 @@ mod tests {
     }
 
     fn other_boot(ms: i64) -> Age {
-        Age::OtherBoot { ms, is_reliable: true, at_least_ms: 0 }
+        Age::OtherBoot { ms, is_reliable: true, at_least_ms: 0, is_settled: true }
     }
 
     fn passenger_seen(age: Age) -> Judgement {
@@ -185,13 +198,14 @@ mod tests {
     fn an_age_decides_only_when_it_is_sure() {
         assert!(Age::ThisBoot { ms: 1_001 }.is_surely_over(1_000) && !Age::ThisBoot { ms: 1_000 }.is_surely_over(1_000));
         assert!(other_boot(1_001).is_surely_over(1_000) && !other_boot(1_000).is_surely_over(1_000));
-        let jumped = Age::OtherBoot { ms: 50 * 365 * 86_400_000, is_reliable: false, at_least_ms: 5_000 };
-        assert!(!jumped.is_surely_over(1_000));
+        let jumped = |is_settled| Age::OtherBoot { ms: 50 * 365 * 86_400_000, is_reliable: false, at_least_ms: 5_000, is_settled };
+        assert!(!jumped(true).is_surely_over(5_000) && !jumped(false).is_surely_over(1_000));
+        assert!(jumped(true).is_surely_over(4_999), "it is older than this boot");
     }
 
     #[test]
     fn a_clock_that_cannot_be_relied_on_frees_no_used_code_until_the_machine_has_run_for_the_window() {
-        let seen = |at_least_ms| Age::OtherBoot { ms: 50 * 365 * 86_400_000, is_reliable: false, at_least_ms };
+        let seen = |at_least_ms| Age::OtherBoot { ms: 50 * 365 * 86_400_000, is_reliable: false, at_least_ms, is_settled: false };
         assert_eq!(code_seen(seen(299_999), false), Judgement::Blocked(Refusal::Duplicate));
         assert_eq!(code_seen(seen(300_000), false), Judgement::Free);
         assert_eq!(passenger_seen(seen(0)), Judgement::Free);

@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_age_that_is_not_sure_reaches_no_limit() {
-        let oldest = Some(Age::OtherBoot { ms: i64::MAX, is_reliable: false, at_least_ms: 0 });
+        let oldest = Some(Age::OtherBoot { ms: i64::MAX, is_reliable: false, at_least_ms: 0, is_settled: false });
         assert_eq!(LIMITS.reached_by_gate(&GateExposed { total: Fen(0), oldest }, Fen(200)), None);
     }
 

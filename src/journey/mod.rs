@@ -168,6 +168,7 @@ impl Rules {
     pub fn reached(&self, place: Place<'_>, decision: &Decision, history: &History) -> Option<Reached> {
         let stake = match decision {
             Decision::Admit(Plan { record: Record::Charge(charge), .. }) => charge.total,
+            Decision::Admit(Plan { record: Record::Again { .. }, .. }) => return None,
             Decision::Admit(_) => self.stake(Mode::Entry),
             Decision::Refuse(Refusal::Exposure) => self.stake(place.mode),
             _ => return None,
@@ -296,9 +297,11 @@ mod tests {
         assert_eq!(first, Decision::Admit(Plan { ends: None, record: Record::Journey }));
         let next = RULES.decide(both, &Stated::default(), &with_journey(60_000));
         assert_eq!(kind(&next), Some(Kind::Exit));
-        let after_the_longest_journey = RULES.decide(both, &Stated::default(), &with_journey(4 * 3_600_000 + 1));
+        let late = RULES.decide(both, &Stated::default(), &with_journey(8 * 3_600_000 - 1));
+        assert_eq!(kind(&late), Some(Kind::Exit));
+        let too_late = RULES.decide(both, &Stated::default(), &with_journey(8 * 3_600_000));
         let ends = Some(Ending::Unfinished(RULES.unfinished(false)));
-        assert_eq!(after_the_longest_journey, Decision::Admit(Plan { ends, record: Record::Journey }));
+        assert_eq!(too_late, Decision::Admit(Plan { ends, record: Record::Journey }));
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub enum Progress {
     Open,
     /// Given up: too old, or another one has begun.
     Unfinished,
+    /// Its exit is recorded in this row, and its passenger has not passed yet.
+    Leaving {
+        /// The row of the deduction.
+        by: i64,
+    },
 }
 
 /// What becomes of a journey that was open, before the tap itself is recorded.
@@ -42,6 +47,11 @@ pub enum Ending {
     Replaced,
     /// It will have no exit; this is recorded for it.
     Unfinished(Charge),
+    /// Its passenger has left, though nobody saw him pass: the deduction of this row is due.
+    Left {
+        /// The row of the deduction.
+        by: i64,
+    },
 }
 
 /// What a tap is recorded as.
@@ -51,6 +61,11 @@ pub enum Record {
     Journey,
     /// A deduction.
     Charge(Charge),
+    /// One more opening for the deduction of this row.
+    Again {
+        /// The row of the deduction.
+        deduction: i64,
+    },
 }
 
 /// What is recorded for an admitted tap, in this order.
@@ -93,29 +108,36 @@ impl Rules {
         age.is_surely_over(self.holes.max_journey_ms)
     }
 
-    /// Whether a tap on a `both` lane is an exit: it is while a journey is open that an exit can end.
+    /// Whether a tap on a `both` lane is an exit: it is while there is a journey that an exit can end, late or not.
     pub(super) fn is_exit(&self, journey: Option<&PastJourney>) -> bool {
-        journey.is_some_and(|journey| journey.progress == Progress::Open && !self.is_overdue(journey.age))
+        journey.is_some_and(|journey| matches!(journey.progress, Progress::Leaving { .. }) || self.can_be_ended_late(journey.age))
     }
 
     /// An entry that nothing refuses.
     pub(super) fn entry(&self, place: Place<'_>, journey: Option<&PastJourney>) -> Plan {
-        let open = journey.filter(|journey| journey.progress == Progress::Open);
-        let ends = open.map(|open| {
-            if open.station == place.station && !open.age.is_surely_over(self.holes.reentry_within_ms) {
-                Ending::Replaced
-            } else {
-                self.ending(open)
-            }
+        let ends = journey.and_then(|journey| match journey.progress {
+            Progress::Open if self.is_reentry(place, journey) => Some(Ending::Replaced),
+            Progress::Open => Some(self.ending(journey)),
+            Progress::Leaving { by } => Some(Ending::Left { by }),
+            Progress::Unfinished => None,
         });
         Plan { ends, record: Record::Journey }
+    }
+
+    /// Whether an entry means that the one before did not come about.
+    fn is_reentry(&self, place: Place<'_>, open: &PastJourney) -> bool {
+        let is_recent = !open.age.is_surely_over(self.holes.reentry_within_ms) && !self.is_overdue(open.age);
+        open.station == place.station && is_recent
     }
 
     /// An exit. Only a code that began the journey itself is refused, and an exit without entry where the settings say so.
     pub(super) fn exit(&self, place: Place<'_>, limit: Option<Fen>, journey: Option<&PastJourney>) -> Result<Plan, Refusal> {
         match journey {
             Some(journey) if journey.is_same_code => Err(Refusal::Duplicate),
-            Some(journey) if self.is_exit(Some(journey)) => {
+            Some(PastJourney { progress: Progress::Leaving { by }, .. }) => {
+                Ok(Plan { ends: None, record: Record::Again { deduction: *by } })
+            }
+            Some(journey) if journey.progress == Progress::Open && !self.is_overdue(journey.age) => {
                 let price = self.tariff.trip(&journey.station, place.station, journey.age);
                 Ok(charge(Kind::Exit, price, standing_of_exit(journey.is_charged, price, limit)))
             }
@@ -253,7 +275,7 @@ mod tests {
         let open = journey(0, Progress::Open);
         let standing = |limit| match rules(HOLD, VOID).exit(HERE, Some(Fen(limit)), Some(&open)).unwrap().record {
             Record::Charge(charge) => charge.standing,
-            Record::Journey => panic!(),
+            other => panic!("{other:?}"),
         };
         assert_eq!((standing(178), standing(179)), (Standing::OverLimit, Standing::Due));
     }
@@ -270,6 +292,25 @@ mod tests {
         assert_eq!((entry("S1", 900_001), entry("S2", 1)), (unfinished, unfinished));
         let place = Place { mode: crate::config::Mode::Entry, station: "S1" };
         assert_eq!(rules.entry(place, Some(&journey(1, Progress::Unfinished))).ends, None);
+    }
+
+    #[test]
+    fn an_entry_after_the_longest_journey_replaces_nothing_before_the_sweep_either() {
+        let mut rules = rules(HOLD, MAX);
+        rules.holes.reentry_within_ms = 9 * HOUR_MS;
+        let place = Place { mode: crate::config::Mode::Entry, station: "S1" };
+        let ends = rules.entry(place, Some(&journey(4 * HOUR_MS + 1, Progress::Open))).ends;
+        assert_eq!(ends, Some(Ending::Unfinished(rules.unfinished(false))));
+    }
+
+    #[test]
+    fn who_has_not_passed_his_exit_yet_is_let_out_once_more_for_the_same_deduction() {
+        let leaving = journey(9 * HOUR_MS, Progress::Leaving { by: 7 });
+        let plan = rules(UnmatchedExit::Deny, MAX).exit(HERE, Some(Fen(0)), Some(&leaving));
+        assert_eq!(plan, Ok(Plan { ends: None, record: Record::Again { deduction: 7 } }));
+        let place = Place { mode: crate::config::Mode::Entry, station: "S1" };
+        let entry = rules(HOLD, MAX).entry(place, Some(&leaving));
+        assert_eq!(entry, Plan { ends: Some(Ending::Left { by: 7 }), record: Record::Journey });
     }
 
     #[test]

@@ -46,8 +46,10 @@ CREATE TABLE journey (
     was_unfinished INTEGER NOT NULL DEFAULT 0,
     -- The passenger's journey that ended with this one's entry: open again when this one is taken back.
     ended INTEGER,
-    -- Its deduction, the latest where there are several.
+    -- Its deduction: the one that is charged, else the latest.
     deduction INTEGER,
+    -- The deduction that was recorded for its exit, while it is left by that.
+    left_by INTEGER,
     created_utc_ms INTEGER NOT NULL,
     created_boot INTEGER NOT NULL REFERENCES boot (id),
     created_boottime_ms INTEGER NOT NULL,
@@ -59,6 +61,7 @@ CREATE INDEX journey_passenger ON journey (passenger, id);
 -- What the sweep looks at.
 CREATE INDEX journey_open ON journey (id) WHERE state = 'open';
 CREATE INDEX journey_waiting ON journey (id) WHERE opening = 'waiting';
+CREATE INDEX journey_awaits ON journey (id) WHERE awaits_passage;
 
 CREATE TABLE deduction (
     id INTEGER PRIMARY KEY,
@@ -92,6 +95,8 @@ CREATE TABLE deduction (
     opening TEXT NOT NULL CHECK (opening IN ('none', 'waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
     -- While the row is held for a passage: the state that follows it.
     after_passage TEXT CHECK (after_passage IN ('held', 'pending', 'parked')),
+    -- Openings for it whose passage is waited for.
+    awaits INTEGER NOT NULL DEFAULT 0,
     -- Whether WeChat may charge it although it has not said so: a request that was answered by no clear refusal.
     sent INTEGER NOT NULL DEFAULT 0,
     -- Whether a person had it sent again: it is then sent whatever its age.
@@ -115,6 +120,7 @@ CREATE INDEX deduction_exposed ON deduction (passenger, total_fen, state) WHERE 
 -- What may be removed one day, in the order of recording.
 CREATE INDEX deduction_settled ON deduction (id) WHERE state IN ('paid', 'void');
 CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
+CREATE INDEX deduction_awaits ON deduction (id) WHERE awaits > 0;
 CREATE INDEX deduction_journey ON deduction (journey) WHERE journey IS NOT NULL;
 
 -- The story of a deduction after its recording.

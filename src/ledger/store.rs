@@ -184,6 +184,11 @@ impl Store {
         Ok(result)
     }
 
+    /// Rows changed since the file was opened: tells a commit that wrote something from one that did not.
+    pub(super) fn changes(&self) -> u64 {
+        self.connection.total_changes()
+    }
+
     pub(super) fn explain(&self, error: &rusqlite::Error) -> LedgerError {
         explain(&self.path, error)
     }
@@ -250,6 +255,7 @@ impl Store {
                 ms: now.utc_ms - row.get::<_, i64>("at_utc_ms")?,
                 is_reliable: now.synchronized && row.get("clock_synchronized")?,
                 at_least_ms: if self.is_boot_machines { now.boottime_ms } else { 0 },
+                is_settled: now.synchronized,
             }
         })
     }
@@ -257,6 +263,9 @@ impl Store {
     pub(super) fn opened(&self, opened: &Opened) -> rusqlite::Result<()> {
         let id = match opened.record {
             RecordId::Journey(id) => return self.journey_opened(id, opened.at_utc_ms),
+            RecordId::Again { deduction, .. } => {
+                return self.event(deduction, opened.at_utc_ms, "opened-again", Some(&opened.detail));
+            }
             RecordId::Deduction(id) => id,
         };
         let changed = self
@@ -271,6 +280,7 @@ impl Store {
         match record {
             RecordId::Deduction(id) => self.take_back_deduction(id, why, at_utc_ms),
             RecordId::Journey(id) => self.take_back_journey(id, why, at_utc_ms),
+            RecordId::Again { deduction, mark } => self.take_back_again(deduction, mark, at_utc_ms),
         }
     }
 
@@ -278,7 +288,7 @@ impl Store {
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE deduction SET state = 'void', reason = ?2, opening = ?2, after_passage = NULL, settled_utc_ms = ?3
+                "UPDATE deduction SET state = 'void', reason = ?2, opening = ?2, after_passage = NULL, awaits = 0, settled_utc_ms = ?3
                  WHERE id = ?1 AND opening = 'waiting' AND state IN ('held', 'pending', 'parked', 'void')",
             )?
             .execute(params![id, why.as_str(), at_utc_ms])?;
@@ -299,11 +309,14 @@ impl Store {
         let records = self
             .connection
             .prepare_cached(
-                "SELECT deduction, journey FROM seen WHERE code_digest = ? AND boot = ? AND at_boottime_ms = ? AND lane = ?",
+                "SELECT seq, journey, deduction, (SELECT code_digest <> seen.code_digest FROM deduction WHERE id = seen.deduction)
+                 FROM seen WHERE code_digest = ? AND boot = ? AND at_boottime_ms = ? AND lane = ?",
             )?
             .query_map(params![tap.code.digest.0, self.boot, tap.scanned.boottime_ms, tap.lane], |row| {
-                let (deduction, journey): (Option<DeductionId>, Option<i64>) = row.try_into()?;
-                Ok(deduction.map(RecordId::from).or(journey.map(|id| JourneyId(id).into())))
+                let (mark, journey, deduction, is_again): (i64, Option<i64>, Option<DeductionId>, Option<bool>) = row.try_into()?;
+                let of_deduction = deduction
+                    .map(|deduction| if is_again == Some(true) { RecordId::Again { deduction, mark } } else { deduction.into() });
+                Ok(of_deduction.or(journey.map(|id| JourneyId(id).into())))
             })?
             .collect::<rusqlite::Result<Vec<Option<RecordId>>>>()?;
         records.into_iter().flatten().try_for_each(|record| self.take_back(record, Untaken::NotOpened, at_utc_ms))
@@ -489,16 +502,11 @@ impl Store {
 
     fn oldest_pending(&self, now: &Stamp) -> rusqlite::Result<Option<Recorded>> {
         self.connection
-            .prepare_cached(
-                "SELECT created_boot, created_boottime_ms, created_utc_ms FROM deduction
-                 WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') ORDER BY id LIMIT 1",
-            )?
-            .query_row([], |row| {
-                let is_this_boot = row.get::<_, i64>(0)? == self.boot;
-                let age_ms =
-                    if is_this_boot { now.boottime_ms - row.get::<_, i64>(1)? } else { now.utc_ms - row.get::<_, i64>(2)? };
-                Ok(Recorded { age_ms: age_ms.max(0) })
-            })
+            .prepare_cached(&format!(
+                "SELECT {CREATED} FROM deduction
+                 WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') ORDER BY id LIMIT 1"
+            ))?
+            .query_row([], |row| Ok(Recorded { age_ms: self.age(row, now)?.known_ms() }))
             .optional()
     }
 

@@ -479,8 +479,9 @@ fn a_lock_of_another_program_refuses_scans_but_closes_nothing() {
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = bench.tap("in", "b", "b").unwrap_err().to_string();
     assert!(error.contains("another program"), "{error}");
-    assert_eq!(*bench.gate().health().borrow(), Health::Up);
+    assert!(matches!(&*bench.gate().health().borrow(), Health::Down { reason } if reason.contains("another program")));
     shell.execute_batch("ROLLBACK").unwrap();
+    bench.wait_up();
     bench.admitted("b");
 }
 

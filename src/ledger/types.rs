@@ -27,6 +27,13 @@ pub enum RecordId {
     Deduction(DeductionId),
     /// A journey that begins.
     Journey(JourneyId),
+    /// A deduction whose turnstile is opened once more: its passenger had not passed yet.
+    Again {
+        /// The deduction.
+        deduction: DeductionId,
+        /// The mark that this tap's code was used.
+        mark: i64,
+    },
 }
 
 impl From<DeductionId> for RecordId {
@@ -65,6 +72,8 @@ pub enum Admission {
     Admitted(Admitted),
     /// A journey has begun and is durable: the turnstile may open.
     Entered(Entered),
+    /// A passenger whose exit is recorded and who has not passed yet: the turnstile may open once more for the same deduction.
+    Again(Again),
     /// The reader repeats itself: nothing was recorded, nothing is shown.
     Repeat,
     /// Not admitted.
@@ -86,11 +95,24 @@ pub struct Admitted {
     pub also_due: Option<DeductionId>,
 }
 
+/// A deduction that is opened for once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// Its row.
+    pub deduction: DeductionId,
+    /// Its number.
+    pub order: OrderNumber,
+    /// The mark that this tap's code was used.
+    pub mark: i64,
+}
+
 /// A durable journey whose turnstile has not opened yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entered {
     /// Its row.
     pub journey: JourneyId,
+    /// Its number.
+    pub number: OrderNumber,
     /// The deduction of the journey before, which is given up with it, if that is to be sent; not before the opening.
     pub also_due: Option<DeductionId>,
 }

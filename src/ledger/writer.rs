@@ -61,10 +61,12 @@ const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// Admissions are remembered at least so long, in case the windows are set longer later.
 const SEEN_KEEP_MS_MIN: i64 = 3_600_000;
+/// How often it is tried whether another program has let go of the file.
+const LOCK_TRY_EVERY: Duration = Duration::from_secs(1);
 /// Free space must be above `min_free` by this part of it before codes are admitted again: 1/16.
 const FREE_MARGIN_SHIFT: u32 = 4;
 /// At a stop, a file that cannot be written is tried again for so long when something still has to be written.
-const LAST_TRIES: (u32, Duration) = (20, Duration::from_millis(100));
+const LAST_TRIES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
 /// Refused scans that are kept, per lane and minute, and likewise events; the rest is counted.
 const KEPT_PER_MINUTE_MAX: u32 = 60;
 
@@ -201,6 +203,8 @@ pub(super) struct Writer {
     file: File,
     /// Why the file is closed, or was the last time.
     fault: LedgerError,
+    /// That another program holds a lock on the file, and since when that was last seen.
+    locked: Option<(LedgerError, Instant)>,
     /// Whether the openings of the last run have been settled.
     is_recovered: bool,
     gate: mpsc::Receiver<GateOp>,
@@ -251,6 +255,7 @@ impl Writer {
             context: Arc::new(setup.context),
             file,
             fault: fault.clone(),
+            locked: None,
             is_recovered: false,
             gate: setup.gate,
             is_gate_open: true,
@@ -296,14 +301,19 @@ impl Writer {
     }
 
     fn write_the_rest(&mut self) -> Written {
-        for _ in 0..LAST_TRIES.0 {
+        let end = Instant::now() + LAST_TRIES.0;
+        loop {
+            self.correct();
             self.flush();
             if self.deferred.is_empty() && self.corrections.is_empty() {
                 self.end_delivering();
                 return Written::All;
             }
+            if Instant::now() >= end {
+                break;
+            }
+            std::thread::sleep(LAST_TRIES.1);
             if let File::Closed { pause, .. } = self.file {
-                std::thread::sleep(LAST_TRIES.1);
                 self.reopen(pause);
             }
         }
@@ -345,7 +355,8 @@ impl Writer {
         if let Some(since) = self.deferred_since {
             wake_at = wake_at.min(since + DEFER_MAX);
         }
-        [self.checkpointer.wake_at(), self.exposure.wake_at()].into_iter().flatten().fold(wake_at, Instant::min)
+        let lock_at = self.locked.as_ref().map(|(_, at)| *at + LOCK_TRY_EVERY);
+        [self.checkpointer.wake_at(), self.exposure.wake_at(), lock_at].into_iter().flatten().fold(wake_at, Instant::min)
     }
 
     fn serve_gate(&mut self, gate_ops: &mut Vec<GateOp>) {
@@ -373,6 +384,9 @@ impl Writer {
         let Some(op) = self.waiting_op.take() else { return };
         if self.must_see_deferred(&op) && matches!(self.file, File::Open(_)) {
             self.commit(Vec::new());
+            if let Some(error) = self.lock_in_the_way() {
+                return op.refuse(error);
+            }
             if !self.deferred.is_empty() {
                 self.waiting_op = Some(op);
                 return;
@@ -444,12 +458,10 @@ impl Writer {
             Err(ReadError::Row(error)) => {
                 log::error!("a deduction cannot be read and is parked: {error}");
                 let detail = error.to_string();
-                self.write(|store| store.park_unreadable(id, &detail, now.utc_ms));
-                Ok(None)
+                self.write_for(|store| store.park_unreadable(id, &detail, now.utc_ms)).map(|()| None).map_err(ReadError::File)
             }
             Ok(Some(claim)) if claim.age.is_some_and(|age| age.is_surely_over(self.keeping.max_age_ms)) => {
-                self.park_over_age(&[id]);
-                Ok(None)
+                if self.park_over_age(&[id]) { Ok(None) } else { Err(ReadError::Closed) }
             }
             claim => claim,
         };
@@ -469,14 +481,36 @@ impl Writer {
     fn write_for<T>(&mut self, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
         let File::Open(store) = &mut self.file else { return Err(self.fault.clone()) };
         let error = match store.transact(work) {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                self.locked = None;
+                return Ok(value);
+            }
             Err(error) => error,
         };
         let explained = store.explain(&error);
-        if concerns_file(&error) && !is_busy(&error) {
+        if is_busy(&error) {
+            self.is_locked_by_another(&explained);
+        } else if concerns_file(&error) {
             self.fail(&explained);
         }
         Err(explained)
+    }
+
+    /// Another program's lock is in the way: nothing is wrong with the file, and whoever waits is told.
+    fn is_locked_by_another(&mut self, error: &LedgerError) {
+        self.locked = Some((error.clone(), Instant::now()));
+        self.set_health(Health::Down { reason: error.reason() });
+    }
+
+    fn lock_in_the_way(&self) -> Option<LedgerError> {
+        self.locked.as_ref().map(|(error, _)| error.clone())
+    }
+
+    /// Tries whether another program still holds its lock, when it is time to.
+    fn try_lock(&mut self, now: Instant) {
+        if self.locked.as_ref().is_some_and(|(_, at)| now >= *at + LOCK_TRY_EVERY) && self.write_for(|_| Ok(())).is_ok() {
+            self.look_at_disk();
+        }
     }
 
     /// Answers a reading; if the file failed, it is closed.
@@ -513,6 +547,7 @@ impl Writer {
         let id = match record {
             RecordId::Deduction(id) => Some(id),
             RecordId::Journey(journey) => self.waiting_entries.remove(&journey),
+            RecordId::Again { .. } => None,
         };
         id.filter(|id| self.waiting_openings.remove(id))
     }
@@ -545,7 +580,9 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        while matches!(self.file, File::Open(_)) && !self.deferred.is_empty() {
+        let mut left = usize::MAX;
+        while matches!(self.file, File::Open(_)) && (1..left).contains(&self.deferred.len()) {
+            left = self.deferred.len();
             self.commit(Vec::new());
         }
     }
@@ -561,12 +598,15 @@ impl Writer {
             waited = others;
         }
         self.correct();
+        if let Some(error) = self.lock_in_the_way().filter(|_| !self.corrections.is_empty()) {
+            return self.refuse_or_correct(waited, &error);
+        }
         let File::Open(store) = &mut self.file else { return self.refuse_or_correct(waited, &self.fault.clone()) };
         let joining = self.deferred.len().min(DEFERRED_PER_COMMIT_MAX);
         if waited.is_empty() && joining == 0 {
             return;
         }
-        let began = Instant::now();
+        let (began, changes) = (Instant::now(), store.changes());
         let (context, deferred) = (&self.context, &self.deferred);
         let result = store.transact(|store| {
             // First what has happened already: a deduction that was accepted a moment ago counts against no limit.
@@ -584,14 +624,19 @@ impl Writer {
         match result {
             Ok(results) => {
                 let operations = waited.len() + joining;
-                (self.observer)(LedgerEvent::Committed { took: began.elapsed(), operations });
+                if store.changes() != changes {
+                    (self.observer)(LedgerEvent::Committed { took: began.elapsed(), operations });
+                }
+                self.locked = None;
                 self.checkpointer.committed(operations);
                 self.forget_deferred(joining);
                 self.reply(waited, results);
             }
             Err(error) => {
                 let explained = store.explain(&error);
-                if !is_busy(&error) {
+                if is_busy(&error) {
+                    self.is_locked_by_another(&explained);
+                } else {
                     self.corrections
                         .extend(waited.iter().filter_map(Waited::tap).map(|tap| Correction::Doubtful(Box::new(tap.clone()))));
                     self.fail(&explained);
@@ -622,8 +667,16 @@ impl Writer {
             return;
         }
         let corrections = self.corrections.clone();
-        self.write(|store| corrections.iter().try_for_each(|correction| correction.apply(store)));
-        if matches!(self.file, File::Open(_)) {
+        // Another program's lock changes nothing: they are still to be made, before anything else.
+        let made = self.write_for(|store| {
+            for correction in &corrections {
+                if let Err(error) = store.step(|store| correction.apply(store))? {
+                    log::error!("a record that did not open cannot be taken back, which is a fault of this program: {error}");
+                }
+            }
+            Ok(())
+        });
+        if made.is_ok() {
             self.forget_corrections();
         }
     }
@@ -644,8 +697,11 @@ impl Writer {
         for op in self.deferred.drain(..count) {
             match op {
                 Deferred::Attempt(attempt) => drop(self.deferred_attempts.remove(&attempt.id)),
-                // It may be pending now.
-                Deferred::Passage(Passage { record: RecordId::Deduction(id), .. }) => self.pending.raise(id),
+                // Something may be pending now: what was passed, or what waited for an entry's passage.
+                Deferred::Passage(Passage { record, .. }) => self.pending.raise(match record {
+                    RecordId::Deduction(id) | RecordId::Again { deduction: id, .. } => id,
+                    RecordId::Journey(_) => 0,
+                }),
                 _ => {}
             }
         }
@@ -683,11 +739,11 @@ impl Writer {
                     self.announce(id);
                 }
             }
-            Admission::Entered(Entered { journey, also_due: Some(id) }) => {
+            Admission::Entered(Entered { journey, also_due: Some(id), .. }) => {
                 self.waiting_openings.insert(*id);
                 self.waiting_entries.insert(*journey, *id);
             }
-            Admission::Entered(_) | Admission::Repeat | Admission::Refused(_) => {}
+            Admission::Entered(_) | Admission::Again(_) | Admission::Repeat | Admission::Refused(_) => {}
         }
     }
 
@@ -798,6 +854,9 @@ impl Writer {
                 LedgerError::unavailable(format!("{path} was removed or replaced while it was open; put the right file back"));
             return self.fail(&error);
         }
+        if self.locked.is_some() {
+            return;
+        }
         // A file system that does not tell its free space is left to fail when it is full.
         let free_bytes = free_bytes(&self.path).unwrap_or(u64::MAX);
         let is_down = *self.health.borrow() != Health::Up;
@@ -844,6 +903,7 @@ impl Writer {
         self.keep_log(now);
         self.keep_up(now);
         self.watch_exposure(now);
+        self.try_lock(now);
     }
 
     /// Gives the log its length when there is time for it, and bounds it when there is none.
@@ -858,8 +918,26 @@ impl Writer {
             Ok(())
         };
         if let Err(error) = result {
-            let error = store.explain(&error);
-            self.fail(&error);
+            let explained = store.explain(&error);
+            if is_busy(&error) { self.is_locked_by_another(&explained) } else { self.fail(&explained) }
+        }
+    }
+}
+
+impl NetworkOp {
+    /// Answers that it cannot be carried out now. What is no question is kept by nobody else and is never refused.
+    fn refuse(self, error: LedgerError) {
+        // Whoever asked may have gone.
+        match self {
+            Self::Pending { reply, .. } => drop(reply.send(Err(error))),
+            Self::Claim(_, reply) => drop(reply.send(Err(error))),
+            Self::Totals(reply) => drop(reply.send(Err(error))),
+            Self::Page(_, reply) => drop(reply.send(Err(error))),
+            Self::Story(_, reply) => drop(reply.send(Err(error))),
+            Self::Journeys(_, reply) => drop(reply.send(Err(error))),
+            Self::Retry { reply, .. } | Self::Void(_, reply) => drop(reply.send(Err(error))),
+            Self::RetryParked { reply, .. } => drop(reply.send(Err(error))),
+            Self::Attempt(_) | Self::SetRules(_) => {}
         }
     }
 }

@@ -255,3 +255,49 @@ fn on_a_lane_for_both_the_first_tap_enters_and_the_next_leaves() {
     }
     assert!(journeys(&gate).iter().all(|journey| journey["state"] == "exited"));
 }
+
+#[test]
+fn who_taps_out_again_before_he_has_passed_pays_once_and_is_let_out() {
+    let wechat = WeChat::start();
+    let mut gate =
+        with_sensors(builder(&wechat)).set("turnstile", "passage_timeout", "20s").set("fare", "unmatched_exit", "deny").start();
+    tap(&mut gate, "in", &code("A", 1));
+    pass(&gate, "in");
+    tap(&mut gate, "out", &code("A", 2));
+    tap(&mut gate, "out", &code("A", 3));
+    pass(&gate, "out");
+    gate.wait("it is accepted", || gate.rows_in("accepted").len() == 1);
+    wechat.assert_charged_exactly(&[code("A", 2)]);
+    assert_eq!(gate.queue().len(), 1);
+    let order = gate.queue()[0]["order"].as_str().unwrap().to_owned();
+    let events = gate.ask(&["queue", "show", &order])["events"].to_string();
+    assert!(events.contains("opened-again"), "{events}");
+}
+
+#[test]
+fn who_never_went_in_owes_nothing_however_often_he_tapped() {
+    let wechat = WeChat::start();
+    let builder = with_sensors(builder(&wechat)).set("fare", "max_journey", "1s").set("fare", "unfinished_entry", "charge-max");
+    let mut gate = builder.start();
+    tap(&mut gate, "in", &code("A", 1));
+    tap(&mut gate, "in", &code("A", 2));
+    gate.wait("both are taken back", || journeys(&gate).iter().all(|journey| journey["state"] == "taken-back"));
+    tap(&mut gate, "in", &code("B", 1));
+    pass(&gate, "in");
+    gate.wait("who went in and never left is charged", || gate.rows_in("accepted").len() == 1);
+    wechat.assert_charged_exactly(&[code("B", 1)]);
+}
+
+#[test]
+fn a_trip_that_costs_nothing_and_is_not_passed_goes_on() {
+    let wechat = WeChat::start();
+    let same = serde_json::json!({"within": "15m", "fen": 0});
+    let builder = with_sensors(builder(&wechat)).set("fare", "same_station", same).of_lane("out", "lane", "station", "S1");
+    let mut gate = builder.set("fare", "unmatched_exit", "deny").start();
+    tap(&mut gate, "in", &code("A", 1));
+    pass(&gate, "in");
+    tap(&mut gate, "out", &code("A", 2));
+    assert_eq!(gate.queue()[0]["reason"], "free");
+    gate.wait("nobody passed, and the journey goes on", || journeys(&gate)[0]["state"] == "open");
+    tap(&mut gate, "out", &code("A", 3));
+}

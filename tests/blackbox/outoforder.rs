@@ -126,3 +126,52 @@ fn a_passenger_refused_by_a_failing_disk_is_not_charged_although_the_program_is_
     gate.wait_drained();
     wechat.assert_charged_exactly(&[code("BEFORE", 1), code("AFTER", 1)]);
 }
+
+/// Another program's lock on the ledger, as of a sqlite3 shell in the middle of a transaction.
+fn locked(gate: &Gate) -> Connection {
+    let shell = Connection::open(gate.path("ledger.db")).unwrap();
+    shell.busy_timeout(Duration::from_secs(10)).unwrap();
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    shell
+}
+
+#[test]
+fn while_another_program_locks_the_ledger_the_lane_says_so_and_comes_back_by_itself() {
+    let wechat = WeChat::start();
+    let mut gate = Gate::beside(&wechat).start();
+    let shell = locked(&gate);
+    gate.scan("in", &code("LOCKED", 1));
+    gate.wait("the lane is out of order", || gate.health() == Some(503));
+    assert!(gate.status()["alarms"].to_string().contains("another program holds"), "{}", gate.status());
+    assert_eq!(gate.opens().len(), 0);
+    drop(shell);
+    gate.wait("the lane is in order again", || gate.health() == Some(200));
+    gate.scan("in", &code("LOCKED", 2));
+    gate.wait_opens(1);
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&[code("LOCKED", 2)]);
+    gate.stop_cleanly();
+}
+
+#[test]
+fn a_scan_that_did_not_open_is_not_charged_though_the_ledger_is_locked_when_that_is_known() {
+    let wechat = WeChat::start();
+    let builder = Gate::beside(&wechat).set("turnstile", "pulse", "20s").set("gate", "open_within", "50s");
+    let mut gate = builder.start();
+    gate.scan("in", &code("STOPPED", 1));
+    gate.wait_opens(1);
+    gate.scan("in", &code("STOPPED", 2));
+    gate.wait("the second waits for its pulse", || gate.queue().len() == 2);
+    let shell = locked(&gate);
+    let releasing = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(2_500));
+        drop(shell);
+    });
+    gate.stop_cleanly();
+    releasing.join().unwrap();
+    let row = &gate.queue()[1];
+    assert_eq!((&row["state"], &row["reason"]), (&"void".into(), &"not-opened".into()));
+    gate.start();
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&[code("STOPPED", 1)]);
+}

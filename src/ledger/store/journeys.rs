@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::{Stamp, rfc3339_ms},
     config::NoPassage,
-    journey::{Ending, PastJourney, Progress, Standing},
+    journey::{Age, Charge, Ending, PastJourney, Progress, Standing},
     ledger::{
         order::OrderNumber,
         types::{
@@ -26,6 +26,8 @@ use crate::{
 const PAGE_ROWS_MAX: usize = 500;
 /// The reason of an exit without entry, held and then parked.
 const UNMATCHED: &str = "unmatched";
+/// So many entries in a row that came to nothing are passed over to find the journey before them.
+const TAKEN_BACK_IN_A_ROW_MAX: usize = 32;
 /// What an opening that nobody passed is called.
 const NO_PASSAGE: &str = "no-passage";
 
@@ -44,20 +46,27 @@ pub(super) struct Entry {
 impl Store {
     // ---- taps --------------------------------------------------------------------------------------------------------------
 
-    /// The passenger's latest journey that was not taken back, if it is open or was given up.
+    /// The passenger's latest journey that was not taken back, if it is open or was given up, or if he has not passed its exit yet.
     pub(super) fn past_journey(&self, tap: &Tap) -> rusqlite::Result<Option<PastJourney>> {
         self.connection
             .prepare_cached(&format!(
-                "SELECT id, state, station, code_digest = ?2 AS is_same_code, {CREATED},
+                "SELECT id, state, station, left_by, code_digest = ?2 AS is_same_code, {CREATED},
                      EXISTS (SELECT 1 FROM deduction WHERE journey = j.id AND state <> 'void') AS is_charged
-                 FROM (SELECT * FROM journey WHERE passenger = ?1 AND state <> 'taken-back' ORDER BY id DESC LIMIT 1) AS j
-                 WHERE state IN ('open', 'unfinished')"
+                 FROM (SELECT * FROM journey WHERE id = ifnull(
+                     (SELECT id FROM journey WHERE passenger = ?1 AND state = 'open'),
+                     (SELECT id FROM journey WHERE passenger = ?1 AND state <> 'taken-back' ORDER BY id DESC LIMIT 1))) AS j
+                 WHERE state IN ('open', 'unfinished')
+                    OR (state = 'exited' AND EXISTS (SELECT 1 FROM deduction WHERE id = j.left_by AND awaits > 0))"
             ))?
             .query_row(params![tap.code.passenger.key(), tap.code.digest.0], |row| {
-                let is_open = row.get_ref("state")?.as_str()? == "open";
+                let progress = match row.get_ref("state")?.as_str()? {
+                    "open" => Progress::Open,
+                    "exited" => Progress::Leaving { by: row.get("left_by")? },
+                    _ => Progress::Unfinished,
+                };
                 Ok(PastJourney {
                     id: row.get("id")?,
-                    progress: if is_open { Progress::Open } else { Progress::Unfinished },
+                    progress,
                     age: self.age(row, &tap.scanned)?,
                     station: row.get("station")?,
                     is_same_code: row.get("is_same_code")?,
@@ -67,9 +76,10 @@ impl Store {
             .optional()
     }
 
-    /// The beginning of a journey.
-    pub(super) fn entry(&self, id: i64) -> rusqlite::Result<Entry> {
-        self.connection.prepare_cached("SELECT * FROM journey WHERE id = ?")?.query_row([id], |row| {
+    /// The beginning of a journey, as it is known at `now`.
+    pub(super) fn entry(&self, id: i64, now: &Stamp) -> rusqlite::Result<Entry> {
+        let sql = format!("SELECT *, {CREATED} FROM journey WHERE id = ?");
+        self.connection.prepare_cached(&sql)?.query_row([id], |row| {
             Ok(Entry {
                 id,
                 lane: row.get("lane")?,
@@ -78,12 +88,34 @@ impl Store {
                 passenger_tail: row.get("passenger_tail")?,
                 code: row.get("code")?,
                 code_digest: row.get("code_digest")?,
-                at_utc_ms: row.get("created_utc_ms")?,
+                at_utc_ms: self.known_now(row, now)?,
             })
         })
     }
 
-    pub(super) fn begin_journey(&self, tap: &Tap, ended: Option<i64>, context: &Context) -> rusqlite::Result<JourneyId> {
+    /// When a row was made: by its own clock, or, if that was not synchronized then and is now, by how long ago it was.
+    fn known_now(&self, row: &Row<'_>, now: &Stamp) -> rusqlite::Result<i64> {
+        match self.age(row, now)? {
+            Age::ThisBoot { ms } if now.synchronized && !row.get("clock_synchronized")? => Ok(now.utc_ms - ms),
+            _ => row.get("at_utc_ms"),
+        }
+    }
+
+    /// One more opening for a deduction whose passenger has not passed yet.
+    pub(super) fn open_once_more(&self, id: DeductionId) -> rusqlite::Result<OrderNumber> {
+        let number: String = self
+            .connection
+            .prepare_cached("UPDATE deduction SET awaits = awaits + 1 WHERE id = ? RETURNING order_number")?
+            .query_row([id], |row| row.get(0))?;
+        OrderNumber::parse(&number).ok_or(rusqlite::Error::InvalidQuery)
+    }
+
+    pub(super) fn begin_journey(
+        &self,
+        tap: &Tap,
+        ended: Option<i64>,
+        context: &Context,
+    ) -> rusqlite::Result<(JourneyId, OrderNumber)> {
         let number =
             OrderNumber::generate(tap.scanned.utc_ms).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         self.connection
@@ -108,24 +140,41 @@ impl Store {
                 tap.scanned.boottime_ms,
                 tap.scanned.synchronized,
             ])?;
-        Ok(JourneyId(self.connection.last_insert_rowid()))
+        Ok((JourneyId(self.connection.last_insert_rowid()), number))
     }
 
-    /// Ends a journey that has no exit; its deduction, if that is to be sent.
+    /// Ends a journey that has no exit; its deduction, if that is to be sent now. `awaits_passage`: whether it is due only when the
+    /// passenger of the tap that ends it has passed.
     pub(super) fn end_journey(
         &self,
         id: i64,
         ending: Ending,
+        awaits_passage: bool,
         now: &Stamp,
         context: &Context,
     ) -> rusqlite::Result<Option<DeductionId>> {
-        let Ending::Unfinished(charge) = ending else {
-            self.connection
-                .prepare_cached("UPDATE journey SET state = 'replaced' WHERE id = ? AND state = 'open'")?
-                .execute([id])?;
-            return Ok(None);
-        };
-        let entry = self.entry(id)?;
+        match ending {
+            Ending::Replaced => {
+                let replace = "UPDATE journey SET state = 'replaced' WHERE id = ? AND state = 'open'";
+                self.connection.prepare_cached(replace)?.execute([id])?;
+                Ok(None)
+            }
+            Ending::Left { by } => {
+                self.release(by, now.utc_ms, "passed", Some("seen at an entry")).map(|is_due| is_due.then_some(by))
+            }
+            Ending::Unfinished(charge) => self.give_up(id, charge, awaits_passage, now, context),
+        }
+    }
+
+    fn give_up(
+        &self,
+        id: i64,
+        charge: Charge,
+        awaits_passage: bool,
+        now: &Stamp,
+        context: &Context,
+    ) -> rusqlite::Result<Option<DeductionId>> {
+        let entry = self.entry(id, now)?;
         let new = NewDeduction {
             charge,
             lane: &entry.lane,
@@ -136,7 +185,7 @@ impl Store {
             code_digest: &entry.code_digest,
             entry: Some(&entry),
             recorded: now,
-            opening: Opening::None,
+            opening: Opening::Another { awaits_passage },
         };
         let recorded = self.insert_deduction(&new, context)?;
         self.connection
@@ -145,11 +194,13 @@ impl Store {
         Ok(recorded.is_pending.then_some(recorded.id))
     }
 
-    /// A journey has come to its exit; one that was given up and charged stays given up.
-    pub(super) fn leave(&self, id: i64, deduction: DeductionId, standing: Standing) -> rusqlite::Result<()> {
+    /// A journey has come to its exit. One that was charged already keeps that deduction.
+    pub(super) fn leave(&self, id: i64, exit: DeductionId, standing: Standing) -> rusqlite::Result<()> {
         self.connection
-            .prepare_cached("UPDATE journey SET state = 'exited', deduction = ?2 WHERE id = ?1 AND (state = 'open' OR NOT ?3)")?
-            .execute(params![id, deduction, standing == Standing::AlreadyCharged])
+            .prepare_cached(
+                "UPDATE journey SET state = 'exited', left_by = ?2, deduction = CASE WHEN ?3 THEN deduction ELSE ?2 END WHERE id = ?1",
+            )?
+            .execute(params![id, exit, standing == Standing::AlreadyCharged])
             .map(drop)
     }
 
@@ -167,7 +218,8 @@ impl Store {
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE journey SET state = 'taken-back', opening = ?2 WHERE id = ?1 AND state = 'open' AND opening = 'waiting'",
+                "UPDATE journey SET state = 'taken-back', opening = ?2, awaits_passage = 0
+                 WHERE id = ?1 AND state IN ('open', 'replaced', 'unfinished') AND opening = 'waiting'",
             )?
             .execute(params![id.0, why.as_str()])?;
         if changed == 0 {
@@ -175,44 +227,86 @@ impl Store {
         }
         let forget = "DELETE FROM seen WHERE code_digest = (SELECT code_digest FROM journey WHERE id = ?1) AND journey = ?1";
         self.connection.prepare_cached(forget)?.execute([id.0])?;
-        // Nothing was sent of what the journey before was to be charged: its deduction waited for this opening.
-        let unsent = self
-            .connection
-            .prepare_cached(
-                "SELECT d.id FROM deduction d JOIN journey new ON d.journey = new.ended
-                 WHERE new.id = ? AND d.state = 'pending' AND d.kind = 'unfinished-entry' AND d.attempts = 0",
-            )?
-            .query_row([id.0], |row| row.get::<_, DeductionId>(0))
-            .optional()?;
-        if let Some(unsent) = unsent {
+        let Some(before) = self.ended_with(id)? else { return Ok(()) };
+        // What the journey before was to be charged has waited for this opening.
+        if let Some(unsent) = self.unsent_for(before)? {
             self.make_void(unsent, why.as_str(), at_utc_ms)?;
         }
-        self.open_again_what_it_ended(id)
+        self.go_on(before)
     }
 
-    /// The journey that ended with this one's entry goes on, unless it is charged already.
-    fn open_again_what_it_ended(&self, id: JourneyId) -> rusqlite::Result<()> {
+    /// A tap that was to open once more for a deduction did not.
+    pub(super) fn take_back_again(&self, deduction: DeductionId, mark: i64, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let changed =
+            self.connection.prepare_cached("DELETE FROM seen WHERE seq = ? AND deduction = ?")?.execute([mark, deduction])?;
+        if changed == 1 { self.not_passed(deduction, at_utc_ms) } else { Ok(()) }
+    }
+
+    /// An entry has come to nothing: the journey that it had ended goes on, unless that is charged already or the passenger has begun
+    /// another one since.
+    fn go_on(&self, journey: i64) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE journey SET state = 'open', was_unfinished = 0, deduction = NULL
-                 WHERE id = (SELECT ended FROM journey WHERE id = ?) AND state IN ('replaced', 'unfinished')
+                 WHERE id = ? AND state IN ('replaced', 'unfinished')
                    AND NOT EXISTS (SELECT 1 FROM deduction WHERE journey = journey.id AND state <> 'void')
-                   AND NOT EXISTS (SELECT 1 FROM journey other WHERE other.passenger = journey.passenger AND other.state = 'open')",
+                   AND NOT EXISTS (SELECT 1 FROM journey other WHERE other.passenger = journey.passenger
+                       AND other.id > journey.id AND other.state <> 'taken-back')",
             )?
-            .execute([id.0])
+            .execute([journey])
             .map(drop)
     }
 
-    /// The exit that this deduction was recorded for did not happen: its journey is as it was before.
+    /// The journey that ended with this one's entry; those that came to nothing themselves are passed over.
+    fn ended_with(&self, id: JourneyId) -> rusqlite::Result<Option<i64>> {
+        let mut before = Some(id.0);
+        for _ in 0..TAKEN_BACK_IN_A_ROW_MAX {
+            let Some(here) = before else { return Ok(None) };
+            before =
+                self.connection.prepare_cached("SELECT ended FROM journey WHERE id = ?")?.query_row([here], |row| row.get(0))?;
+            let Some(ended) = before else { return Ok(None) };
+            let is_taken_back = "SELECT 1 FROM journey WHERE id = ? AND state = 'taken-back'";
+            if !self.connection.prepare_cached(is_taken_back)?.exists([ended])? {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The deduction of a journey that was given up, while nobody can have been sent it.
+    fn unsent_for(&self, journey: i64) -> rusqlite::Result<Option<DeductionId>> {
+        self.connection
+            .prepare_cached(
+                "SELECT id FROM deduction
+                 WHERE journey = ? AND kind = 'unfinished-entry' AND state IN ('held', 'pending') AND attempts = 0",
+            )?
+            .query_row([journey], |row| row.get(0))
+            .optional()
+    }
+
+    /// The deduction of a journey that was given up, while it waits for the passage of the entry after it.
+    fn held_for(&self, journey: i64) -> rusqlite::Result<Option<DeductionId>> {
+        self.connection
+            .prepare_cached(
+                "SELECT id FROM deduction WHERE journey = ? AND kind = 'unfinished-entry' AND state = 'held' AND after_passage IS NOT NULL",
+            )?
+            .query_row([journey], |row| row.get(0))
+            .optional()
+    }
+
+    /// The exit that this deduction was recorded for did not happen: its journey is as it was before. One that the passenger has begun
+    /// since shows that he is on this one no more.
     pub(super) fn reenter(&self, deduction: DeductionId) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE journey SET
-                     state = CASE WHEN was_unfinished THEN 'unfinished'
-                         WHEN EXISTS (SELECT 1 FROM journey other WHERE other.passenger = journey.passenger AND other.state = 'open')
+                     state = CASE WHEN opening = 'no-passage' THEN 'taken-back' WHEN was_unfinished THEN 'unfinished'
+                         WHEN EXISTS (SELECT 1 FROM journey other WHERE other.passenger = journey.passenger
+                             AND other.id > journey.id AND other.state <> 'taken-back')
                          THEN 'replaced' ELSE 'open' END,
+                     left_by = NULL,
                      deduction = (SELECT max(id) FROM deduction WHERE journey = journey.id AND kind = 'unfinished-entry')
-                 WHERE id = (SELECT journey FROM deduction WHERE id = ?1) AND state = 'exited' AND deduction = ?1",
+                 WHERE id = (SELECT journey FROM deduction WHERE id = ?1) AND state = 'exited' AND left_by = ?1",
             )?
             .execute([deduction])
             .map(drop)
@@ -222,67 +316,102 @@ impl Store {
     pub(in crate::ledger) fn passage(&self, passage: &Passage) -> rusqlite::Result<()> {
         let at_utc_ms = passage.at_utc_ms;
         match (passage.record, passage.outcome) {
-            (RecordId::Deduction(id), PassageOutcome::Passed) => self.release(id, at_utc_ms, "passed", None),
-            (RecordId::Deduction(id), PassageOutcome::NotPassed(NoPassage::Charge)) => {
-                self.release(id, at_utc_ms, NO_PASSAGE, Some("charged all the same"))
-            }
-            (RecordId::Deduction(id), PassageOutcome::NotPassed(NoPassage::Void)) => self.void_for_no_passage(id, at_utc_ms),
-            (RecordId::Journey(id), PassageOutcome::Passed) => self.journey_passed(id, Some(at_utc_ms)),
-            (RecordId::Journey(id), PassageOutcome::NotPassed(NoPassage::Charge)) => self.journey_passed(id, None),
-            (RecordId::Journey(id), PassageOutcome::NotPassed(NoPassage::Void)) => self.take_back_unpassed(id),
+            (RecordId::Deduction(id) | RecordId::Again { deduction: id, .. }, outcome) => match outcome {
+                PassageOutcome::Passed => self.release(id, at_utc_ms, "passed", None).map(drop),
+                PassageOutcome::NotPassed(NoPassage::Charge) => {
+                    self.release(id, at_utc_ms, NO_PASSAGE, Some("charged all the same")).map(drop)
+                }
+                PassageOutcome::NotPassed(NoPassage::Void) => self.not_passed(id, at_utc_ms),
+            },
+            (RecordId::Journey(id), PassageOutcome::Passed) => self.journey_passed(id, Some(at_utc_ms), at_utc_ms),
+            (RecordId::Journey(id), PassageOutcome::NotPassed(NoPassage::Charge)) => self.journey_passed(id, None, at_utc_ms),
+            (RecordId::Journey(id), PassageOutcome::NotPassed(NoPassage::Void)) => self.take_back_unpassed(id, at_utc_ms),
         }
     }
 
-    /// held → what follows a passage.
-    fn release(&self, id: DeductionId, at_utc_ms: i64, event: &str, detail: Option<&str>) -> rusqlite::Result<()> {
-        let changed = self
+    /// held → what follows a passage; whether that is to be sent.
+    fn release(&self, id: DeductionId, at_utc_ms: i64, event: &str, detail: Option<&str>) -> rusqlite::Result<bool> {
+        let state = self
             .connection
             .prepare_cached(
-                "UPDATE deduction SET state = after_passage, after_passage = NULL
-                 WHERE id = ? AND state = 'held' AND after_passage IS NOT NULL",
+                "UPDATE deduction SET state = after_passage, after_passage = NULL, awaits = 0
+                 WHERE id = ? AND state = 'held' AND after_passage IS NOT NULL RETURNING state",
             )?
-            .execute([id])?;
-        if changed == 1 { self.event(id, at_utc_ms, event, detail) } else { Ok(()) }
+            .query_row([id], |row| row.get::<_, String>(0))
+            .optional()?;
+        let Some(state) = state else {
+            // What is void already waits for nobody any more either.
+            self.connection.prepare_cached("UPDATE deduction SET awaits = 0 WHERE id = ? AND awaits > 0")?.execute([id])?;
+            return Ok(false);
+        };
+        self.event(id, at_utc_ms, event, detail)?;
+        Ok(state == "pending")
     }
 
-    fn void_for_no_passage(&self, id: DeductionId, at_utc_ms: i64) -> rusqlite::Result<()> {
-        let is_held = self
+    /// Nobody passed one of the openings of this deduction; after the last of them nothing is charged, and its journey goes on.
+    fn not_passed(&self, id: DeductionId, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let left: Option<(i64, bool)> = self
             .connection
-            .prepare_cached("SELECT 1 FROM deduction WHERE id = ? AND state = 'held' AND after_passage IS NOT NULL")?
-            .exists([id])?;
-        if !is_held {
-            return Ok(());
+            .prepare_cached(
+                "UPDATE deduction SET awaits = awaits - 1 WHERE id = ? AND awaits > 0 RETURNING awaits, state = 'held'",
+            )?
+            .query_row([id], |row| row.try_into())
+            .optional()?;
+        match left {
+            Some((0, is_held)) => {
+                if is_held {
+                    self.make_void(id, NO_PASSAGE, at_utc_ms)?;
+                } else {
+                    // A free one, or one that a person has made void: the story says why its journey goes on.
+                    self.event(id, at_utc_ms, NO_PASSAGE, None)?;
+                }
+                self.reenter(id)
+            }
+            _ => Ok(()),
         }
-        self.make_void(id, NO_PASSAGE, at_utc_ms)?;
-        self.reenter(id)
     }
 
     fn make_void(&self, id: DeductionId, reason: &str, at_utc_ms: i64) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
-                "UPDATE deduction SET state = 'void', reason = ?2, after_passage = NULL, settled_utc_ms = ?3 WHERE id = ?1",
+                "UPDATE deduction SET state = 'void', reason = ?2, after_passage = NULL, awaits = 0, settled_utc_ms = ?3 WHERE id = ?1",
             )?
             .execute(params![id, reason, at_utc_ms])?;
         self.event(id, at_utc_ms, "void", Some(reason))
     }
 
-    fn journey_passed(&self, id: JourneyId, at_utc_ms: Option<i64>) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached("UPDATE journey SET awaits_passage = 0, passed_utc_ms = ? WHERE id = ? AND awaits_passage")?
-            .execute(params![at_utc_ms, id.0])
-            .map(drop)
-    }
-
-    /// The passenger has not gone in. What the journey before is charged, if anything, stays: it may have been sent.
-    fn take_back_unpassed(&self, id: JourneyId) -> rusqlite::Result<()> {
+    /// The passenger has gone in: what he left unfinished before is due.
+    fn journey_passed(&self, id: JourneyId, passed_utc_ms: Option<i64>, at_utc_ms: i64) -> rusqlite::Result<()> {
         let changed = self
             .connection
+            .prepare_cached("UPDATE journey SET awaits_passage = 0, passed_utc_ms = ? WHERE id = ? AND awaits_passage")?
+            .execute(params![passed_utc_ms, id.0])?;
+        let Some(before) = self.ended_with(id)?.filter(|_| changed == 1) else { return Ok(()) };
+        match self.held_for(before)? {
+            Some(held) => self.release(held, at_utc_ms, "passed", Some("the next entry")).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The passenger has not gone in, whatever has become of his journey meanwhile. One that an exit has ended already is taken back
+    /// only when nobody passes that either.
+    fn take_back_unpassed(&self, id: JourneyId, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let state: Option<String> = self
+            .connection
             .prepare_cached(
-                "UPDATE journey SET state = 'taken-back', opening = ?2, awaits_passage = 0
-                 WHERE id = ?1 AND state = 'open' AND awaits_passage",
+                "UPDATE journey SET state = CASE state WHEN 'exited' THEN state ELSE 'taken-back' END, opening = ?2, awaits_passage = 0
+                 WHERE id = ?1 AND awaits_passage RETURNING state",
             )?
-            .execute(params![id.0, NO_PASSAGE])?;
-        if changed == 1 { self.open_again_what_it_ended(id) } else { Ok(()) }
+            .query_row(params![id.0, NO_PASSAGE], |row| row.get(0))
+            .optional()?;
+        let Some(state) = state else { return Ok(()) };
+        let before = self.ended_with(id)?;
+        for journey in [Some(id.0), before].into_iter().flatten() {
+            if let Some(held) = self.held_for(journey)? {
+                self.make_void(held, NO_PASSAGE, at_utc_ms)?;
+            }
+        }
+        before.filter(|_| state == "taken-back").map_or(Ok(()), |before| self.go_on(before))
     }
 
     /// After a start: nobody saw whether those who were let through passed; they count as having passed. Entries whose opening was
@@ -295,10 +424,13 @@ impl Store {
             ),
             [at_utc_ms],
         )?;
-        self.connection
-            .execute(&format!("UPDATE deduction SET state = after_passage, after_passage = NULL WHERE {waiting}"), [])?;
+        self.connection.execute(
+            &format!("UPDATE deduction SET state = after_passage, after_passage = NULL, awaits = 0 WHERE {waiting}"),
+            [],
+        )?;
+        self.connection.execute("UPDATE deduction SET awaits = 0 WHERE awaits > 0", [])?;
         self.connection.execute("UPDATE journey SET opening = 'unconfirmed' WHERE opening = 'waiting'", [])?;
-        self.connection.execute("UPDATE journey SET awaits_passage = 0 WHERE state = 'open' AND awaits_passage", []).map(drop)
+        self.connection.execute("UPDATE journey SET awaits_passage = 0 WHERE awaits_passage", []).map(drop)
     }
 
     /// Something at a lane that concerns no record.
@@ -335,7 +467,7 @@ impl Store {
     pub(in crate::ledger) fn sweep(&self, id: i64, context: &Context, now: &Stamp) -> rusqlite::Result<Option<DeductionId>> {
         let is_charged =
             self.connection.prepare_cached("SELECT 1 FROM deduction WHERE journey = ? AND state <> 'void'")?.exists([id])?;
-        self.end_journey(id, Ending::Unfinished(context.rules.unfinished(is_charged)), now, context)
+        self.give_up(id, context.rules.unfinished(is_charged), false, now, context)
     }
 
     /// The next exits without entry above `after_id` that have been held long enough.

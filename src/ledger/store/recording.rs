@@ -8,7 +8,7 @@ use crate::{
     journey::{Charge, Kind, PastJourney, Plan, Record, Standing},
     ledger::{
         order::OrderNumber,
-        types::{Admission, Admitted, Bill, DeductionId, Entered, RecordId, Tap},
+        types::{Admission, Admitted, Again, Bill, DeductionId, Entered, RecordId, Tap},
     },
 };
 
@@ -28,13 +28,13 @@ pub(super) struct NewDeduction<'a> {
     pub(super) opening: Opening,
 }
 
-/// Whether a deduction is recorded for an opening.
+/// Which opening a deduction depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opening {
-    /// Nothing opens for it.
-    None,
-    /// The turnstile is about to open.
+    /// Its own, which is about to come.
     Waiting { awaits_passage: bool },
+    /// None, or that of the entry after it.
+    Another { awaits_passage: bool },
 }
 
 /// A deduction as it was recorded.
@@ -64,16 +64,23 @@ impl Store {
         journey: Option<&PastJourney>,
         context: &Context,
     ) -> rusqlite::Result<Admission> {
+        // What an entry leaves unfinished is due when its passenger has gone in.
+        let awaits_passage = plan.record == Record::Journey && tap.awaits_passage;
         let also_due = match (plan.ends, journey) {
-            (Some(ending), Some(journey)) => self.end_journey(journey.id, ending, &tap.scanned, context)?,
+            (Some(ending), Some(journey)) => self.end_journey(journey.id, ending, awaits_passage, &tap.scanned, context)?,
             _ => None,
         };
         match plan.record {
             Record::Journey => {
                 let ended = plan.ends.and(journey).map(|journey| journey.id);
-                let journey = self.begin_journey(tap, ended, context)?;
+                let (journey, number) = self.begin_journey(tap, ended, context)?;
                 self.see(tap, journey.into())?;
-                Ok(Admission::Entered(Entered { journey, also_due }))
+                Ok(Admission::Entered(Entered { journey, number, also_due }))
+            }
+            Record::Again { deduction } => {
+                let order = self.open_once_more(deduction)?;
+                let mark = self.see(tap, deduction.into())?;
+                Ok(Admission::Again(Again { deduction, order, mark }))
             }
             Record::Charge(charge) => {
                 let recorded = self.record_charge(tap, charge, journey, context)?;
@@ -92,7 +99,7 @@ impl Store {
         context: &Context,
     ) -> rusqlite::Result<Recorded> {
         let entry = match journey.filter(|_| charge.kind == Kind::Exit) {
-            Some(journey) => Some(self.entry(journey.id)?),
+            Some(journey) => Some(self.entry(journey.id, &tap.scanned)?),
             None => None,
         };
         let recorded = self.insert_deduction(
@@ -116,10 +123,10 @@ impl Store {
         Ok(recorded)
     }
 
-    /// The code is used.
-    fn see(&self, tap: &Tap, record: RecordId) -> rusqlite::Result<()> {
+    /// The code is used; the mark that says so.
+    fn see(&self, tap: &Tap, record: RecordId) -> rusqlite::Result<i64> {
         let (deduction, journey) = match record {
-            RecordId::Deduction(id) => (Some(id), None),
+            RecordId::Deduction(id) | RecordId::Again { deduction: id, .. } => (Some(id), None),
             RecordId::Journey(journey) => (None, Some(journey.0)),
         };
         self.connection
@@ -137,8 +144,8 @@ impl Store {
                 tap.scanned.synchronized,
                 deduction,
                 journey,
-            ])
-            .map(drop)
+            ])?;
+        Ok(self.connection.last_insert_rowid())
     }
 
     /// Records a deduction with its order number and the bytes of its request.
@@ -147,7 +154,11 @@ impl Store {
             OrderNumber::generate(new.recorded.utc_ms).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let landing = landing(new.charge.standing);
         let is_void = landing == "void";
-        let is_held = new.opening == (Opening::Waiting { awaits_passage: true }) && !is_void;
+        let awaits_passage =
+            matches!(new.opening, Opening::Waiting { awaits_passage: true } | Opening::Another { awaits_passage: true });
+        let is_held = awaits_passage && !is_void;
+        // Of an entry's opening the journey keeps account.
+        let awaits = i64::from(new.opening == Opening::Waiting { awaits_passage: true });
         let state = if is_held { "held" } else { landing };
         let bill = bill(new, &order);
         let table = context.rules.tariff.table.as_ref();
@@ -155,11 +166,11 @@ impl Store {
             .prepare_cached(
                 "INSERT INTO deduction (order_number, state, kind, reason, flags, gate, lane, station, line, journey, start_station,
                      fare_digest, passenger, passenger_tail, code_digest, original_fen, total_fen, start_utc_ms, end_utc_ms,
-                     has_start_code, body, opening, after_passage, created_utc_ms, created_boot, created_boottime_ms,
+                     has_start_code, body, opening, after_passage, awaits, created_utc_ms, created_boot, created_boottime_ms,
                      clock_synchronized, settled_utc_ms)
                  VALUES (:order, :state, :kind, :reason, :flags, :gate, :lane, :station, :line, :journey, :start_station,
                      :fare_digest, :passenger, :tail, :digest, :original, :total, :start, :end,
-                     :has_start_code, :body, :opening, :after_passage, :created, :boot, :boottime,
+                     :has_start_code, :body, :opening, :after_passage, :awaits, :created, :boot, :boottime,
                      :synchronized, :settled)",
             )?
             .execute(named_params! {
@@ -184,8 +195,9 @@ impl Store {
                 ":end": bill.end_utc_ms,
                 ":has_start_code": bill.start_code.is_some(),
                 ":body": (!is_void).then(|| (context.body_maker)(&bill)),
-                ":opening": if new.opening == Opening::None { "none" } else { "waiting" },
+                ":opening": if matches!(new.opening, Opening::Another { .. }) { "none" } else { "waiting" },
                 ":after_passage": is_held.then_some(landing),
+                ":awaits": awaits,
                 ":created": new.recorded.utc_ms,
                 ":boot": self.boot,
                 ":boottime": new.recorded.boottime_ms,

@@ -180,14 +180,23 @@ impl Writer {
         if ids.is_empty() {
             return true;
         }
-        let sweep = |store: &Store| ids.iter().map(|id| store.sweep(*id, context, now)).collect::<Sql<Vec<_>>>();
-        match self.write_for(sweep) {
-            Ok(due) => {
-                due.into_iter().flatten().min().into_iter().for_each(|first| self.announce(first));
-                true
+        // One that is refused stops none of the others.
+        let sweep =
+            |store: &Store| -> Sql<Vec<_>> { ids.iter().map(|id| store.step(|store| store.sweep(*id, context, now))).collect() };
+        let Ok(swept) = self.write_for(sweep) else { return false };
+        let (mut given_up, mut first_due) = (0, None);
+        for due in swept {
+            match due {
+                Ok(due) => {
+                    given_up += 1;
+                    first_due = first_due.or(due);
+                }
+                Err(error) => log::error!("a journey cannot be given up, which is a fault of this program: {error}"),
             }
-            Err(_) => false,
         }
+        log::info!("{given_up} journeys are older than [fare] max_journey and have no exit; see: faregate journeys list");
+        first_due.into_iter().for_each(|first| self.announce(first));
+        true
     }
 
     /// Does something to each of these rows, in one commit.
