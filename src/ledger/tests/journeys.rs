@@ -520,7 +520,6 @@ impl Model {
     /// Nobody passed in time.
     fn not_passed(&mut self, made: Made) {
         match made {
-            Made::Nothing => {}
             Made::Due(due) | Made::Again(due) if self.dues[due].awaits > 0 => {
                 self.dues[due].awaits -= 1;
                 if self.dues[due].awaits == 0 {
@@ -530,7 +529,7 @@ impl Model {
                     self.reenter(due);
                 }
             }
-            Made::Due(_) | Made::Again(_) => {}
+            Made::Due(_) | Made::Again(_) | Made::Nothing => {}
             Made::Trip(trip) => {
                 if !std::mem::take(&mut self.trips[trip].waits) {
                     return;

@@ -195,7 +195,9 @@ impl Writer {
             }
         }
         log::info!("{given_up} journeys are older than [fare] max_journey and have no exit; see: faregate journeys list");
-        first_due.into_iter().for_each(|first| self.announce(first));
+        if let Some(first) = first_due {
+            self.announce(first);
+        }
         true
     }
 
