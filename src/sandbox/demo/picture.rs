@@ -28,8 +28,9 @@ pub(super) type Line = Vec<Span>;
 
 /// Columns of one lane.
 const LANE_COLUMNS: usize = 38;
-/// Columns of an alarm's text, and what stands before its lines: there are at most so many.
-const ALARM_COLUMNS: usize = 68;
+/// Columns of a text beside its label, as on a terminal of 80.
+const TEXT_COLUMNS: usize = 68;
+/// What stands before the lines of an alarm: there are at most so many.
 const ALARM_LABELS: [&str; 3] = ["ALARM", "", ""];
 /// Columns of the queue's curve.
 const CURVE_COLUMNS: usize = 48;
@@ -41,7 +42,9 @@ pub(super) fn draw(view: &View, rows: usize) -> Vec<Line> {
     lines.extend(lanes(&view.lanes));
     lines.push(Line::new());
     lines.extend([network(view), queue(view), upload(view), Line::new()]);
-    lines.extend([scans(view), charged(view), speed(view)]);
+    lines.push(scans(view));
+    lines.extend(refusals(view));
+    lines.extend([charged(view), speed(view)]);
     lines.extend(alarms(view));
     lines.push(Line::new());
     let room = rows.saturating_sub(lines.len());
@@ -123,7 +126,6 @@ fn upload(view: &View) -> Line {
 }
 
 fn scans(view: &View) -> Line {
-    let reasons: Vec<_> = view.refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     let refused: u64 = view.refused.values().sum();
     vec![
         label("shown"),
@@ -131,8 +133,15 @@ fn scans(view: &View) -> Line {
         Span(Style::Good, format!("{} opened", view.opened)),
         Span(Style::Plain, ", ".to_owned()),
         Span(Style::Bad, format!("{refused} refused")),
-        Span(Style::Dim, if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) }),
     ]
+}
+
+/// By reason, none of them broken.
+fn refusals(view: &View) -> impl Iterator<Item = Line> {
+    let last = view.refused.len().saturating_sub(1);
+    let end = |at| if at == last { "" } else { "," };
+    let reasons = view.refused.iter().enumerate().map(|(at, (reason, count))| format!("{reason} {count}{}", end(at)));
+    wrapped(reasons).into_iter().map(|text| vec![label(""), Span(Style::Dim, text)])
 }
 
 fn charged(view: &View) -> Line {
@@ -156,7 +165,8 @@ fn speed(view: &View) -> Line {
 
 fn alarms(view: &View) -> Vec<Line> {
     let alarms = view.status.iter().flat_map(|status| &status.alarms);
-    let alarms = alarms.flat_map(|alarm| wrapped(&printable_text(alarm)).into_iter().zip(ALARM_LABELS));
+    let words = |alarm: &String| printable_text(alarm).split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let alarms = alarms.flat_map(|alarm| wrapped(words(alarm)).into_iter().zip(ALARM_LABELS));
     let lines: Vec<Line> = alarms.map(|(text, name)| vec![label(name), Span(Style::Bad, text)]).collect();
     if lines.is_empty() { vec![vec![label("alarms"), span(Style::Good, "none")]] } else { lines }
 }
@@ -169,17 +179,16 @@ fn span(style: Style, text: impl Into<String>) -> Span {
     Span(style, text.into())
 }
 
-/// Broken at spaces.
-fn wrapped(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+/// Lines of these pieces with a space between them, none longer than [`TEXT_COLUMNS`] unless a piece is.
+fn wrapped(pieces: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for piece in pieces {
         match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= ALARM_COLUMNS => {
+            Some(line) if line.chars().count() + 1 + piece.chars().count() <= TEXT_COLUMNS => {
                 line.push(' ');
-                line.push_str(word);
+                line.push_str(&piece);
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.push(piece),
         }
     }
     lines
@@ -213,7 +222,8 @@ pub(super) mod tests {
         view.see(&edge(r#"{"lane":"left","line":"open","level":1}"#));
         view.see(&edge(r#"{"lane":"right","line":"light_deny","level":1,"reason":"duplicate"}"#));
         let shown = text(&draw(&view, 30));
-        for part in ["OPEN", "shut", "passenger ..0042: welcome", "refused, duplicate", "1 opened", "1 refused (duplicate 1)"] {
+        for part in ["OPEN", "shut", "passenger ..0042: welcome", "refused, duplicate", "1 opened", "1 refused\n", "duplicate 1\n"]
+        {
             assert!(shown.contains(part), "no {part:?} in\n{shown}");
         }
     }
@@ -227,9 +237,21 @@ pub(super) mod tests {
 
     #[test]
     fn a_long_alarm_stays_readable() {
-        let lines = wrapped(&"no usable answer ".repeat(10));
-        assert!(lines.len() == 3 && lines.iter().all(|line| line.chars().count() <= ALARM_COLUMNS), "{lines:?}");
-        assert_eq!(lines.join(" ").trim_end(), "no usable answer ".repeat(10).trim_end());
+        let alarm = "no usable answer ".repeat(10);
+        let lines = wrapped(alarm.trim_end().split(' ').map(str::to_owned));
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.chars().count() <= TEXT_COLUMNS), "{lines:?}");
+        assert_eq!(lines.join(" "), alarm.trim_end());
+    }
+
+    #[test]
+    fn every_reason_of_refusal_is_whole_on_a_terminal_of_80_columns() {
+        let mut view = view();
+        view.refused = crate::ride_code::Refusal::ALL.iter().map(|refusal| (refusal.as_str().to_owned(), 1000)).collect();
+        let shown = text(&draw(&view, 30));
+        assert!(shown.lines().all(|line| line.chars().count() < 80), "{shown}");
+        for reason in view.refused.keys() {
+            assert!(shown.contains(&format!("{reason} 1000")), "no {reason} in\n{shown}");
+        }
     }
 
     #[test]
@@ -247,6 +269,7 @@ pub(super) mod tests {
     /// A picture as a small SVG: a monospaced line of text per line.
     pub(crate) fn svg(lines: &[Line]) -> String {
         const ROW: usize = 18;
+        const COLUMNS: usize = 92;
         let colour = |style| match style {
             Style::Plain => "#d8dee9",
             Style::Dim => "#8a93a5",
@@ -263,7 +286,11 @@ pub(super) mod tests {
         for (at, line) in lines.iter().enumerate() {
             let y = (at + 1) * ROW + 8;
             write!(svg, "<text x=\"12\" y=\"{y}\" xml:space=\"preserve\">").unwrap();
+            let mut left = COLUMNS;
             for Span(style, text) in line {
+                // As a terminal of that width cuts it.
+                let text: String = text.chars().take(left).collect();
+                left -= text.chars().count();
                 let text = text.replace('&', "&amp;").replace('<', "&lt;");
                 write!(svg, "<tspan fill=\"{}\">{text}</tspan>", colour(*style)).unwrap();
             }
