@@ -20,10 +20,10 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "sandbox-secret")]
     secret: String,
     /// Where tokens are to be had.
-    #[arg(long, value_name = "PATH", default_value = "/cgi-bin/stable_token")]
+    #[arg(long, value_name = "PATH", default_value = "/cgi-bin/stable_token", value_parser = interface)]
     token_path: String,
     /// Where deductions go.
-    #[arg(long, value_name = "PATH", default_value = "/deduct")]
+    #[arg(long, value_name = "PATH", default_value = "/deduct", value_parser = interface)]
     deduct_path: String,
     /// How long a token is good.
     #[arg(long, value_name = "SECONDS", default_value_t = 7200, value_parser = clap::value_parser!(u64).range(1..=7200))]
@@ -37,6 +37,15 @@ pub(super) struct Arguments {
     /// Of everything that is left to chance.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+}
+
+/// The path of an interface of WeChat's.
+fn interface(path: &str) -> Result<String, &'static str> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    if !path.starts_with('/') || !path.bytes().all(is_plain) {
+        return Err("a path begins with / and has neither spaces nor ? nor #");
+    }
+    if path.starts_with("/sandbox/") { Err("/sandbox/ is where the sandbox itself is switched") } else { Ok(path.to_owned()) }
 }
 
 #[cfg(not(feature = "sandbox"))]
@@ -68,6 +77,9 @@ mod with_feature {
     };
 
     pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Failure> {
+        if arguments.token_path == arguments.deduct_path {
+            return Err(Failure::new(Code::Usage, "tokens and deductions need paths of their own: --token-path, --deduct-path"));
+        }
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(serve(arguments));
         runtime.shutdown_background();

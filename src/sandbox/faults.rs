@@ -137,6 +137,8 @@ impl Rule {
             Fault::Http if !self.status.is_some_and(|status| (300..600).contains(&status)) => {
                 Err("fault http needs status, from 300 to 599")
             }
+            fault if self.errcode.is_some() && fault != Fault::Errcode => Err("errcode goes with fault errcode only"),
+            fault if self.status.is_some() && fault != Fault::Http => Err("status goes with fault http only"),
             Fault::Drop | Fault::Refuse | Fault::Errcode if self.taken => Err("taken goes with http, html and hang only"),
             _ if !share_ok => Err("share is from 0 to 1"),
             _ if !is_window_ok => Err("every_ms needs for_ms, and is at least as long"),
@@ -176,6 +178,9 @@ impl Latency {
     fn draw(self, random: &mut Random) -> Duration {
         // The 99th percentile of a normal distribution lies this many deviations from its middle.
         const Z99: f64 = 2.326;
+        if self.p99 == 0 {
+            return Duration::ZERO;
+        }
         let (middle, high) = (f64::from(self.p50.max(1)), f64::from(self.p99.max(1)));
         let deviation = (high / middle).ln() / Z99;
         let normal = (-2.0 * random.unit().ln()).sqrt() * (std::f64::consts::TAU * random.unit()).cos();
@@ -279,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn the_quickest_answers_take_no_time_and_the_slowest_no_longer_than_the_limit() {
+        let mut random = Random::new(1);
+        assert_eq!(Latency { p50: 0, p99: 0 }.draw(&mut random), Duration::ZERO);
+        let slowest = Latency { p50: LATENCY_MAX_MS, p99: LATENCY_MAX_MS };
+        assert!((0..1000).all(|_| slowest.draw(&mut random) <= Duration::from_millis(LATENCY_MAX_MS.into())));
+        let wide = Latency { p50: 0, p99: LATENCY_MAX_MS };
+        assert!((0..1000).all(|_| wide.draw(&mut random) <= Duration::from_millis(LATENCY_MAX_MS.into())));
+    }
+
+    #[test]
     fn faults_that_make_no_sense_are_refused_with_their_place() {
         let of =
             |text: &str| serde_json::from_str::<Faults>(text).map_err(|error| error.to_string()).and_then(|faults| faults.check());
@@ -287,7 +302,14 @@ mod tests {
         for (text, problem) in [
             (r#"{"rules":[{"fault":"refuse"},{"fault":"errcode"}]}"#, "rules[1]: fault errcode needs errcode"),
             (r#"{"rules":[{"fault":"http","status":200}]}"#, "rules[0]: fault http needs status"),
+            (r#"{"rules":[{"fault":"errcode","errcode":0}]}"#, "rules[0]: fault errcode needs errcode"),
+            (r#"{"rules":[{"fault":"refuse","errcode":-1}]}"#, "rules[0]: errcode goes with"),
+            (r#"{"rules":[{"fault":"html","status":500}]}"#, "rules[0]: status goes with"),
+            (r#"{"rules":[{"fault":"http","status":600}]}"#, "rules[0]: fault http needs status"),
             (r#"{"rules":[{"fault":"drop","taken":true}]}"#, "rules[0]: taken goes"),
+            (r#"{"rules":[{"fault":"drop","for_ms":6,"every_ms":5}]}"#, "rules[0]: every_ms"),
+            (r#"{"rules":[{"fault":"drop","for_ms":0,"every_ms":0}]}"#, "rules[0]: every_ms"),
+            (r#"{"latency_ms":{"p50":9,"p99":60001}}"#, "latency_ms"),
             (r#"{"rules":[{"fault":"drop","share":1.5}]}"#, "rules[0]: share"),
             (r#"{"rules":[{"fault":"drop","every_ms":5}]}"#, "rules[0]: every_ms"),
             (r#"{"latency_ms":{"p50":9,"p99":3}}"#, "latency_ms"),
@@ -297,5 +319,7 @@ mod tests {
             let said = of(text).unwrap_err();
             assert!(said.contains(problem), "{text}: {said}");
         }
+        let rules = |count: usize| Faults { latency_ms: None, rules: vec![Rule::always(Fault::Drop); count] }.check();
+        assert_eq!((rules(RULES_MAX), rules(RULES_MAX + 1)), (Ok(()), Err("at most 32 rules".to_owned())));
     }
 }

@@ -19,14 +19,19 @@ pub(super) struct Fields {
     pub(super) attach: Option<String>,
 }
 
+/// An `int` of WeChat's; also keeps every sum of the book within 64 bits.
+const FEN_MAX: i64 = i32::MAX as i64;
+/// So much of what is wrong is told: an answer must not grow with what somebody sends.
+const PROBLEMS_MAX: usize = 20;
+
 /// Reads the body of a deduction.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its field, joined with `; `.
+/// What is wrong with it, at most [`PROBLEMS_MAX`] things, each with its field, joined with `; `.
 pub(super) fn read(body: &[u8]) -> Result<Fields, String> {
     let value = serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
     let Value::Object(object) = value else { return Err("the body is no JSON object".to_owned()) };
-    let problems: Vec<_> = problems(&object).collect();
+    let problems: Vec<_> = problems(&object).take(PROBLEMS_MAX).collect();
     if problems.is_empty() { Ok(fields(&object)) } else { Err(problems.join("; ")) }
 }
 
@@ -53,9 +58,10 @@ const fn optional(name: &'static str, form: &'static str, fits: fn(&Value) -> bo
 }
 
 const CODE: &str = "a ride code in standard base64 with padding";
-const FEN: &str = "a whole number of fen, 0 or more";
+const FEN: &str = "a whole number of fen from 0 to 2147483647";
 const TIME: &str = "a time as yyyyMMddHHmmss";
 const TEXT: &str = "a string that is not empty";
+const COMPACT: &str = "%Y%m%d%H%M%S";
 
 const FIELDS: [Field; 14] = [
     required("qrcode", CODE, is_code),
@@ -117,7 +123,7 @@ fn is_code(value: &Value) -> bool {
 }
 
 fn is_fen(value: &Value) -> bool {
-    value.as_i64().is_some_and(|fen| fen >= 0)
+    value.as_i64().is_some_and(|fen| (0..=FEN_MAX).contains(&fen))
 }
 
 fn is_text(value: &Value) -> bool {
@@ -138,7 +144,9 @@ fn is_time(value: &Value) -> bool {
 
 fn parsed_time(text: &str) -> Option<DateTime> {
     let is_compact = text.len() == 14 && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_compact.then(|| DateTime::strptime("%Y%m%d%H%M%S", text).ok()).flatten()
+    let time = is_compact.then(|| DateTime::strptime(COMPACT, text).ok()).flatten()?;
+    // A 60th second is read as the 59th.
+    (time.strftime(COMPACT).to_string() == text).then_some(time)
 }
 
 #[cfg(test)]
@@ -197,13 +205,20 @@ mod tests {
             ("qrcode", json!(null)),
             ("total_fee", json!("160")),
             ("total_fee", json!(160.5)),
+            ("total_fee", json!(i64::MAX)),
+            ("total_fee", json!(true)),
             ("original_fee", json!(-1)),
+            ("original_fee", json!(2_147_483_648_i64)),
             ("machine_ip", json!("gate")),
             ("machine_latitude", json!("30.25")),
             ("machine_longitude", json!(180.5)),
             ("body", json!("出租车")),
             ("start_time", json!("2026-11-23 13:34")),
             ("start_time", json!("20261323133430")),
+            ("start_time", json!("20260229133430")),
+            ("start_time", json!("20261123133460")),
+            ("start_time", json!("20261123243430")),
+            ("start_time", json!("+2026112313343")),
             ("start_time", json!(20_261_123_133_430_i64)),
             ("end_time", json!("20261123")),
             ("line_name", json!("")),
@@ -230,6 +245,8 @@ mod tests {
         for part in ["qrcode must be", "total_fee is missing", "trade_scene is missing", "x is no field"] {
             assert!(problems.contains(part), "no {part} in {problems}");
         }
+        let many: Map<_, _> = (0..5000).map(|number| (format!("x{number}"), json!(1))).collect();
+        assert!(read(Value::from(many).to_string().as_bytes()).unwrap_err().len() < 1000);
         assert!(read(b"[]").unwrap_err().contains("no JSON object"));
         assert!(read(b"{").unwrap_err().contains("no JSON"));
     }

@@ -199,6 +199,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn answers_are_as_slow_as_they_are_told_to_be() {
+        let (_sandbox, address, _stop) = started().await;
+        exchange(address, "POST", "/sandbox/faults", r#"{"latency_ms":{"p50":150,"p99":150}}"#).await;
+        let began = Instant::now();
+        exchange(address, "POST", "/cgi-bin/stable_token", "{}").await;
+        assert!(began.elapsed() >= Duration::from_millis(150));
+    }
+
+    #[tokio::test]
     async fn a_cut_connection_carries_not_a_single_byte_and_the_book_can_still_be_read() {
         let (sandbox, address, _stop) = started().await;
         let rule = Rule { on: On::All, ..Rule::always(Fault::Refuse) };

@@ -444,7 +444,7 @@ mod tests {
     fn a_bad_deduction_is_refused_with_what_is_wrong() {
         let mut bench = Bench::new(Options::default());
         let Answer::Json(answer) = bench.deduct(&BODY.replace("160", "\"160\"")) else { panic!("no JSON") };
-        assert_eq!(answer, json!({"errcode": BAD_DATA, "errmsg": "total_fee must be a whole number of fen, 0 or more"}));
+        assert_eq!(answer, json!({"errcode": BAD_DATA, "errmsg": "total_fee must be a whole number of fen from 0 to 2147483647"}));
         assert_eq!((bench.charged(), bench.wechat.counts().refused[&BAD_DATA]), ((0, 0), 1));
     }
 
