@@ -83,7 +83,7 @@ fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
     assert_empty(&temporary);
 }
 
-/// The demo on a terminal of our own.
+/// The demo on a terminal of our own, in its foreground as a shell would start it: what is typed can be a signal.
 struct OnTerminal {
     child: Child,
     master: File,
@@ -103,8 +103,12 @@ impl OnTerminal {
         tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         ioctl_fionbio(&master, true).unwrap();
         let before = tcgetattr(&slave).unwrap();
-        let mut command = faregate(args);
-        command.stdout(slave.try_clone().unwrap()).stderr(slave.try_clone().unwrap());
+        let demo = faregate(args);
+        // setsid (util-linux) becomes the leader of a session, takes its standard input for the controlling terminal, and then
+        // becomes the program.
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(demo.get_program()).args(demo.get_args()).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave.try_clone().unwrap());
         configure(&mut command);
         Self { child: command.spawn().unwrap(), master: File::from(master), slave, before, shown: Vec::new() }
     }
@@ -144,23 +148,56 @@ impl Drop for OnTerminal {
     }
 }
 
+/// The picture's lines as they stand on the screen: without the sequences that colour them.
+fn lines_of(frame: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut characters = frame.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\x1b' => drop(characters.by_ref().find(char::is_ascii_alphabetic)),
+            '\r' => {}
+            '\n' => lines.push(String::new()),
+            character => lines.last_mut().unwrap().push(character),
+        }
+    }
+    lines
+}
+
 #[test]
-fn on_a_terminal_a_picture_is_drawn_and_ctrl_c_gives_the_terminal_back_and_closes_the_books() {
+fn on_a_terminal_a_picture_is_drawn_that_fits_whatever_size_the_terminal_is_given() {
+    let mut demo = OnTerminal::start(&["demo", "--outage", "0"], |_| {});
+    demo.wait_shown("\x1b[?1049h");
+    demo.wait_shown("FAREGATE DEMO");
+    demo.wait_shown("OPEN for passenger");
+    for (ws_row, ws_col) in [(10, 40), (1, 2), (60, 200)] {
+        demo.shown.clear();
+        tcsetwinsize(&demo.slave, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        // The first frame of a new size clears the screen; the one behind it is whole.
+        demo.wait_shown("\x1b[2J\x1b[H");
+        wait_until("a frame has been drawn after it", DEADLINE, || demo.text().matches("\x1b[H").count() > 1);
+        let text = demo.text();
+        let frame = text.split("\x1b[2J\x1b[H").nth(1).unwrap().split("\x1b[H").next().unwrap();
+        let lines = lines_of(frame);
+        assert!(lines.len() <= ws_row.into(), "{ws_row} rows: {lines:#?}");
+        assert!(lines.iter().all(|line| line.chars().count() < ws_col.into()), "{ws_col} columns: {lines:#?}");
+        assert!(ws_row < 60 || lines.iter().any(|line| line.contains("FAREGATE DEMO")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn ctrl_c_typed_at_the_terminal_gives_it_back_and_closes_the_books() {
     let temporary = folder();
     let mut demo = OnTerminal::start(&["demo", "--outage", "0"], |command| {
         command.env("TMPDIR", temporary.path());
     });
-    demo.wait_shown("\x1b[?1049h");
-    demo.wait_shown("FAREGATE DEMO");
     demo.wait_shown("OPEN for passenger");
     assert!(!tcgetattr(&demo.slave).unwrap().local_modes.contains(LocalModes::ECHO), "what is typed would show");
-    tcsetwinsize(&demo.slave, Winsize { ws_row: 10, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    demo.wait_shown("\x1b[2J\x1b[H");
-    kill_process(Pid::from_child(&demo.child), Signal::INT).unwrap();
+    demo.master.write_all(b"x\x1a\x03").unwrap();
     assert_eq!(demo.wait_end(), Some(0), "{}", demo.text());
     let text = demo.text();
-    let (_, after) = text.rsplit_once("\x1b[?25h\x1b[?1049l").expect("the screen and the cursor are given back");
+    let (drawn, after) = text.rsplit_once("\x1b[?25h\x1b[?1049l").expect("the screen and the cursor are given back");
     assert!(after.contains("They balance") && !after.contains('\x1b'), "{after}");
+    assert!(!text.contains("^C") && drawn.contains("closing the books"), "{text}");
     let now = tcgetattr(&demo.slave).unwrap();
     assert_eq!(now.local_modes, demo.before.local_modes);
     let suspend = SpecialCodeIndex::VSUSP;
@@ -237,6 +274,23 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_sandbox_that_could_not_answer_as_told_is_refused_before_it_listens() {
+    for (args, why) in [
+        (["--deduct-path", "deduct"], "a path begins with /"),
+        (["--deduct-path", "/deduct?a=b"], "a path begins with /"),
+        (["--token-path", "/sandbox/book"], "where the sandbox itself is switched"),
+        (["--token-path", "/deduct"], "paths of their own"),
+        (["--token-life", "0"], "1..=7200"),
+        (["--duplicate-errcode", "x"], "--duplicate-errcode"),
+    ] {
+        let said = output(&[&["sandbox", "--listen", "127.0.0.1:0"][..], &args].concat(), &folder());
+        let errors = String::from_utf8(said.stderr).unwrap();
+        assert_eq!((said.status.code(), said.stdout.len()), (Some(64), 0), "{args:?}: {errors}");
+        assert!(errors.contains(why), "{args:?}: {errors}");
     }
 }
 
