@@ -443,3 +443,22 @@ fn beeps(refusal: Refusal) -> Beeps {
         | R::OutOfOrder => Beeps::ThreeShort,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_sounds_as_its_page_says() {
+        let page = include_str!("../docs/ride-codes.md");
+        for refusal in Refusal::ALL {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{refusal}` |"))).expect(refusal.as_str());
+            let sound = match beeps(refusal) {
+                Beeps::TwoShort => "two short",
+                Beeps::ThreeShort => "three short",
+                Beeps::OneLong => "one long",
+            };
+            assert!(row.ends_with(&format!("| {sound} |")), "{sound}: {row}");
+        }
+    }
+}

@@ -424,6 +424,29 @@ fn denied_scans_are_kept_with_their_reason_but_not_without_bound() {
 }
 
 #[test]
+fn whether_the_clock_was_synchronized_is_in_each_record_and_refuses_only_what_the_check_says() {
+    let mut bench = Bench::new();
+    for (synchronized, code, words) in [(true, "a", "clock synchronized"), (false, "b", "clock not synchronized")] {
+        let scanned = Stamp { synchronized, ..Stamp::now() };
+        let answer = bench.runtime.block_on(bench.gate().admit(Tap { scanned, ..tap("in", code, code) })).unwrap();
+        let Admission::Admitted(admitted) = answer else { panic!("{answer:?}") };
+        let recorded = bench.story(&admitted.order).events.remove(0);
+        assert!(recorded.detail.as_ref().is_some_and(|detail| detail.ends_with(words)), "{recorded:?}");
+        bench.gate().denied(Denial { lane: "in".into(), refusal: Refusal::Format, digest: None, passenger: None, scanned });
+        let mut denied = tap("in", words, words);
+        denied.code.entry_refusal = (!synchronized).then_some(Refusal::ClockUnsynchronized);
+        let answer = bench.runtime.block_on(bench.gate().admit(Tap { scanned, ..denied })).unwrap();
+        let is_refused = matches!(answer, Admission::Refused(Refusal::ClockUnsynchronized));
+        assert_eq!(is_refused, !synchronized, "{answer:?}");
+    }
+    bench.stop();
+    let shell = bench.shell();
+    let mut rows = shell.prepare("SELECT clock_synchronized FROM denied WHERE reason = 'format' ORDER BY id").unwrap();
+    let states: Vec<bool> = rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(states, [true, false]);
+}
+
+#[test]
 fn the_file_is_for_its_owner_only_and_one_process_holds_it() {
     let bench = Bench::new();
     for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"] {

@@ -318,6 +318,7 @@ mod test_support {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::issuer::{CodeTerms, Passenger, Root};
 
     #[test]
     fn nothing_that_is_printed_holds_a_code_or_a_passenger_number() {
@@ -333,16 +334,26 @@ mod tests {
         assert_ne!(PassengerId::new(&[7; 33], "").key(), PassengerId::new(&[7; 34], "").key());
     }
 
+    // No test may set the machine's clock, so what the kernel says of it is the same in all of them. The check knows it only from
+    // the Stamp that it is handed: here both states meet both settings and both formats.
     #[test]
     fn a_clock_that_is_not_synchronized_refuses_entries_only_where_the_settings_say_so() {
+        let (now, root) = (Stamp::now(), Root::from_seed(1, 1));
+        let terms = CodeTerms::at(u32::try_from(now.utc_ms / 1000).unwrap());
+        let code = root.certify(1, 3_664_530, 1299).issue(&Passenger::from_seed(1, 1), &terms);
         let refusal_of = |unsynchronized_clock, synchronized| {
             let settings = config::RideCode { unsynchronized_clock, ..test_support::settings() };
-            let now = Stamp { synchronized, ..Stamp::now() };
-            Checker::opaque(&settings, OpaquePassenger::Whole).check(b"code".to_vec(), &now).unwrap().entry_refusal
+            let now = Stamp { synchronized, ..now };
+            let opaque = Checker::opaque(&settings, OpaquePassenger::Whole).check(b"code".to_vec(), &now).unwrap();
+            let roots = TrustStore::new(&[root.root_key(2099, 12)]).unwrap();
+            let genuine = Checker::jtt1179(&settings, roots).check(code.clone(), &now).unwrap();
+            assert_eq!(opaque.entry_refusal, genuine.entry_refusal);
+            opaque.entry_refusal
         };
         assert_eq!(refusal_of(UnsynchronizedClock::Deny, false), Some(Refusal::ClockUnsynchronized));
         assert_eq!(refusal_of(UnsynchronizedClock::Deny, true), None);
         assert_eq!(refusal_of(UnsynchronizedClock::Accept, false), None);
+        assert_eq!(refusal_of(UnsynchronizedClock::Accept, true), None);
     }
 
     #[test]
