@@ -19,7 +19,10 @@ use rustix::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, wait_until};
+use crate::support::{
+    DEADLINE, Gate, code, wait_until,
+    wechat::{APPID, SECRET},
+};
 
 fn faregate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_faregate"));
@@ -339,4 +342,42 @@ fn the_sandbox_can_be_told_what_to_answer_to_repeats_and_to_forget_its_tokens() 
     write!(hanging, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let error = hanging.read(&mut [0]).expect_err("no answer and no end");
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+}
+
+/// A real gate beside the real sandbox, which knows its app.
+fn gate_beside(sandbox: &Sandbox) -> Gate {
+    let errcodes = json!({"61010": "accepted"});
+    Gate::sending_to(&format!("http://{}", sandbox.address)).set("wechat", "errcodes", errcodes).start()
+}
+
+#[test]
+fn a_gate_beside_the_sandbox_charges_each_passage_once_whatever_the_sandbox_is_told_to_spoil() {
+    let sandbox = Sandbox::start(&["--appid", APPID, "--secret", SECRET, "--duplicate-errcode", "61010"]);
+    let mut gate = gate_beside(&sandbox);
+    let spoilt = [
+        json!({"fault": "drop", "next": 1}),
+        json!({"fault": "http", "status": 500, "taken": true, "next": 1}),
+        json!({"fault": "html", "next": 1}),
+        json!({"fault": "errcode", "errcode": -1, "next": 1}),
+        json!({"fault": "refuse", "on": "all", "for_ms": 300}),
+        // The last one: its token is no longer good, and a new one is not to be had at once.
+        json!({"fault": "html", "on": "token", "next": 1}),
+    ];
+    for (number, rule) in spoilt.iter().enumerate() {
+        sandbox.json("POST", "/sandbox/faults", &json!({"rules": [rule], "latency_ms": {"p50": 5, "p99": 20}}).to_string());
+        if rule["on"] == "token" {
+            sandbox.ask("POST", "/sandbox/tokens/invalidate", "");
+        }
+        gate.scan("in", &code("SANDBOX", number));
+        gate.wait_opens(number + 1);
+        gate.wait_drained();
+    }
+    let book = sandbox.json("GET", "/sandbox/book", "");
+    assert_eq!(book["charged"], json!({"count": spoilt.len(), "fen": 200 * spoilt.len()}), "{book:#}");
+    let orders = |rows: &[Value], key: &str| rows.iter().map(|row| row[key].clone()).collect::<Vec<_>>();
+    let accepted = gate.rows_in("accepted");
+    assert_eq!(orders(book["charges"].as_array().unwrap(), "order"), orders(&accepted, "order"), "{accepted:#?}");
+    let refused = json!({"-1": 1, "40001": 1});
+    assert_eq!(book["counts"]["refused"], refused, "{book:#}");
+    assert_eq!(book["counts"]["repeated"], 2, "what was taken and whose answer was spoilt comes twice");
 }

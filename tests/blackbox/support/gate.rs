@@ -211,7 +211,12 @@ pub(crate) struct Gate {
 impl Gate {
     /// Settings for a gate that sends its deductions to this WeChat.
     pub(crate) fn beside(wechat: &WeChat) -> Builder {
-        Builder::new(&wechat.base_url())
+        Self::sending_to(&wechat.base_url())
+    }
+
+    /// Settings for a gate that takes what listens there for WeChat.
+    pub(crate) fn sending_to(wechat_url: &str) -> Builder {
+        Builder::new(wechat_url)
     }
 
     /// A file in the gate's folder.
