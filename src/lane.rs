@@ -452,7 +452,8 @@ mod tests {
     fn every_refusal_sounds_as_its_page_says() {
         let page = include_str!("../docs/ride-codes.md");
         for refusal in Refusal::ALL {
-            let row = page.lines().find(|line| line.starts_with(&format!("| `{refusal}` |"))).expect(refusal.as_str());
+            let begins = format!("| `{refusal}` |");
+            let row = page.lines().find(|line| line.starts_with(&begins)).expect("a row of its own");
             let sound = match beeps(refusal) {
                 Beeps::TwoShort => "two short",
                 Beeps::ThreeShort => "three short",
