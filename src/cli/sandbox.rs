@@ -41,9 +41,9 @@ pub(super) struct Arguments {
 
 /// The path of an interface of WeChat's.
 fn interface(path: &str) -> Result<String, &'static str> {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'\\');
     if !path.starts_with('/') || !path.bytes().all(is_plain) {
-        return Err("a path begins with / and has neither spaces nor ? nor #");
+        return Err("a path begins with / and has no spaces and none of ? # \" \\");
     }
     if path.starts_with("/sandbox/") { Err("/sandbox/ is where the sandbox itself is switched") } else { Ok(path.to_owned()) }
 }
@@ -60,6 +60,7 @@ pub(super) use with_feature::run;
 mod with_feature {
     use std::{
         io::{Write, stdout},
+        net::SocketAddr,
         time::Duration,
     };
 
@@ -120,19 +121,31 @@ mod with_feature {
         }
     }
 
-    fn greet(arguments: &Arguments, address: std::net::SocketAddr) -> std::io::Result<()> {
+    fn greet(arguments: &Arguments, address: SocketAddr) -> std::io::Result<()> {
         let mut out = stdout().lock();
-        let Arguments { appid, deduct_path, .. } = arguments;
         writeln!(out, "listening on http://{address}")?;
-        writeln!(
-            out,
-            "  in faregate.toml: [wechat] base_url = \"http://{address}\", deduct_path = \"{deduct_path}\", appid = \"{appid}\""
-        )?;
+        writeln!(out, "  in faregate.toml:\n{}", settings(arguments, address))?;
         writeln!(out, "  charged so far:   curl http://{address}/sandbox/book")?;
         writeln!(
             out,
             "  an outage of 30s: curl http://{address}/sandbox/faults -d '{{\"rules\":[{{\"fault\":\"refuse\",\"on\":\"all\",\"for_ms\":30000}}]}}'"
         )?;
         out.flush()
+    }
+
+    /// What a gate's settings say of this sandbox.
+    fn settings(arguments: &Arguments, address: SocketAddr) -> String {
+        let Arguments { appid, secret, token_path, deduct_path, .. } = arguments;
+        let auth = if arguments.no_token {
+            "auth = \"none\"".to_owned()
+        } else if *secret == Options::default().secret {
+            format!("token_path = \"{token_path}\"\nsecret_file = \"appsecret\"  # a file that holds: {secret}")
+        } else {
+            format!("token_path = \"{token_path}\"\nsecret_file = \"appsecret\"  # a file that holds what --secret is")
+        };
+        format!(
+            "[wechat]\nbase_url = \"http://{address}\"\ndeduct_path = \"{deduct_path}\"\nappid = \"{appid}\"\n\
+             mch_id = \"1900000001\"  # any\n{auth}\n"
+        )
     }
 }

@@ -6,6 +6,8 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
     time::Duration,
 };
@@ -232,7 +234,7 @@ fn a_demo_whose_reader_has_seen_enough_ends_quietly() {
 struct Sandbox {
     child: Child,
     address: String,
-    _out: BufReader<ChildStdout>,
+    out: BufReader<ChildStdout>,
 }
 
 impl Sandbox {
@@ -243,7 +245,7 @@ impl Sandbox {
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("it says {line:?}")).to_owned();
-        Self { child, address, _out: out }
+        Self { child, address, out }
     }
 
     /// Everything that comes until the connection is closed.
@@ -342,6 +344,31 @@ fn the_sandbox_can_be_told_what_to_answer_to_repeats_and_to_forget_its_tokens() 
     write!(hanging, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let error = hanging.read(&mut [0]).expect_err("no answer and no end");
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+}
+
+#[test]
+fn the_settings_that_the_sandbox_prints_are_all_that_a_gate_needs_for_it() {
+    for args in [&[][..], &["--no-token", "--deduct-path", "/city/pay"], &["--token-path", "/token"]] {
+        let mut sandbox = Sandbox::start(args);
+        let lines = sandbox.out.by_ref().lines().map(Result::unwrap).skip_while(|line| line != "[wechat]");
+        let printed: String = lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect();
+        let mut gate = Gate::sending_to("http://127.0.0.1:1").prepare();
+        let settings = gate.settings();
+        let (before, after) = settings.split_once("[wechat]").unwrap();
+        let after = &after[after.find("\n[").unwrap()..];
+        gate.write_settings(&format!("{before}{printed}{after}"));
+        let secret = printed.split_once("holds: ").map_or("", |(_, rest)| rest.lines().next().unwrap());
+        write_secret(&gate.path("appsecret"), secret);
+        gate.start();
+        gate.scan("in", &code("PRINTED", 1));
+        gate.wait_opens(1);
+        gate.wait("it is charged", || sandbox.json("GET", "/sandbox/book", "")["charged"]["count"] == 1);
+    }
+}
+
+fn write_secret(path: &Path, secret: &str) {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    writeln!(file, "{secret}").unwrap();
 }
 
 /// A real gate beside the real sandbox, which knows its app.
