@@ -68,6 +68,11 @@ mod tests {
     #[test]
     fn a_frame_that_is_too_long_costs_only_itself() {
         let mut framer = Framer::new(Framing::Idle);
+        framer.push(&[0; FRAME_BYTES_MAX]);
+        assert_eq!(framer.silence().concat().len(), FRAME_BYTES_MAX);
+        framer.push(&[0; FRAME_BYTES_MAX + 1]);
+        assert!(framer.silence().is_empty());
+        assert_eq!(framer.take_dropped(), Dropped { bytes: FRAME_BYTES_MAX as u64 + 1, overflows: 1 });
         framer.push(&[0; FRAME_BYTES_MAX + 10]);
         assert!(framer.is_waiting(), "its end is a silence too");
         assert!(framer.silence().is_empty());
