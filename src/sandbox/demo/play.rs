@@ -143,11 +143,13 @@ impl Play {
         Ok(())
     }
 
-    /// Asked anew, since a row may have been recorded after the last look.
+    /// Asked anew, since a row may have been recorded after the last look; and a ledger that is too busy to answer is answered for
+    /// with the last known numbers, which do not hold every opening yet.
     fn is_sent(&self, scene: &mut Scene) -> Result<bool, DemoError> {
         let is_closed = self.view.lanes.iter().all(|lane| !lane.is_open);
         let queue = scene.status()?.queue;
-        Ok(is_closed && queue.pending == 0 && queue.held == 0)
+        let settled = queue.accepted + queue.paid + queue.unpaid + queue.parked + queue.void;
+        Ok(is_closed && queue.pending == 0 && queue.held == 0 && settled >= self.view.opened)
     }
 
     // ---- passengers ------------------------------------------------------------------------------------------------------------
