@@ -17,6 +17,7 @@
 mod checkpoint;
 mod lock;
 mod order;
+mod results;
 mod signal;
 mod store;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use order::OrderNumber;
+pub use results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled};
 pub use signal::PendingSignal;
 pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};
@@ -337,6 +339,15 @@ impl NetworkLedger {
     /// The ledger cannot be written.
     pub async fn void(&self, order: VoidOrder) -> Result<Decided, LedgerError> {
         ask(&self.ops, |reply| NetworkOp::Void(Box::new(order), reply)).await
+    }
+
+    /// What a callback of WeChat says about payments, applied to the orders that it names. Durable when this returns; the same
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn settle(&self, callback: Callback, if_unknown: IfUnknown) -> Result<Settled, LedgerError> {
+        ask(&self.ops, |reply| NetworkOp::Settle(Box::new(callback), if_unknown, reply)).await
     }
 
     /// Whether codes can be admitted, now and whenever it changes.

@@ -119,6 +119,8 @@ CREATE INDEX deduction_open ON deduction (state, id) WHERE state IN ('held', 'pe
 CREATE INDEX deduction_exposed ON deduction (passenger, total_fen, state) WHERE state IN ('held', 'pending', 'parked');
 -- What may be removed one day, in the order of recording.
 CREATE INDEX deduction_settled ON deduction (id) WHERE state IN ('paid', 'void');
+-- What a callback may be about that names nothing but the code; pending rows are found otherwise, so that a scan does not pay for it.
+CREATE INDEX deduction_code ON deduction (code_digest) WHERE state IN ('accepted', 'paid', 'unpaid', 'parked', 'void');
 CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
 CREATE INDEX deduction_awaits ON deduction (id) WHERE awaits > 0;
 CREATE INDEX deduction_journey ON deduction (journey) WHERE journey IS NOT NULL;
@@ -157,6 +159,25 @@ CREATE TABLE denied (
     passenger_tail TEXT,
     -- Denied scans of this lane that were only counted, since the row before.
     uncounted_before INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Callbacks about orders that are not here: evidence, of which the newest are kept. `told`: paid, unpaid, repaid.
+CREATE TABLE unknown_callback (
+    id INTEGER PRIMARY KEY,
+    -- The same for every repeat of one callback.
+    fingerprint BLOB NOT NULL UNIQUE,
+    first_utc_ms INTEGER NOT NULL,
+    last_utc_ms INTEGER NOT NULL,
+    times INTEGER NOT NULL DEFAULT 1,
+    told TEXT NOT NULL,
+    attach TEXT,
+    out_trade_no TEXT,
+    code_digest BLOB,
+    -- Of the whole payment, which may have been for several orders.
+    fen INTEGER NOT NULL,
+    transaction_id TEXT,
+    repay_no TEXT,
+    time_end TEXT
 ) STRICT;
 
 -- One row. `sent` reaches the file when an attempt has ended, so a run that ends without a clean close may have sent what the file

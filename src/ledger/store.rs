@@ -4,12 +4,13 @@ mod decisions;
 mod exposure;
 mod journeys;
 mod recording;
+mod settlement;
 mod upkeep;
 
 pub(super) use upkeep::Step;
 
 #[cfg(test)]
-pub(super) use exposure::OF_PASSENGER;
+pub(super) use {exposure::OF_PASSENGER, settlement::BY_CODE};
 
 use std::{
     cell::Cell,
@@ -425,7 +426,7 @@ impl Store {
     }
 
     /// Records what came of an attempt. A row that has left `pending` meanwhile keeps its state; of one that a person has made
-    /// void the answer is kept as evidence, for WeChat may have taken it.
+    /// void, or that a callback has settled, the answer is kept as evidence.
     pub(super) fn attempt(&self, attempt: &Attempt) -> rusqlite::Result<()> {
         let Some((attempts, last_error)) = self.attempts_so_far(attempt.id)? else { return self.late_answer(attempt) };
         let answer = attempt.answer.as_deref();
@@ -460,10 +461,19 @@ impl Store {
     }
 
     fn late_answer(&self, attempt: &Attempt) -> rusqlite::Result<()> {
-        let is_void =
-            self.connection.prepare_cached("SELECT 1 FROM deduction WHERE id = ? AND state = 'void'")?.exists([attempt.id])?;
-        let event = if attempt.outcome == Outcome::Accepted { "accepted-after-void" } else { "answered-after-void" };
-        if is_void { self.event(attempt.id, attempt.at_utc_ms, event, attempt.answer.as_deref()) } else { Ok(()) }
+        let state: Option<String> = self
+            .connection
+            .prepare_cached("SELECT state FROM deduction WHERE id = ?")?
+            .query_row([attempt.id], |row| row.get(0))
+            .optional()?;
+        let event = match (state.as_deref(), attempt.outcome == Outcome::Accepted) {
+            (Some("void"), true) => "accepted-after-void",
+            (Some("void"), false) => "answered-after-void",
+            (Some("paid" | "unpaid"), true) => "accepted-after-callback",
+            (Some("paid" | "unpaid"), false) => "answered-after-callback",
+            _ => return Ok(()),
+        };
+        self.event(attempt.id, attempt.at_utc_ms, event, attempt.answer.as_deref())
     }
 
     fn attempts_so_far(&self, id: DeductionId) -> rusqlite::Result<Option<(u32, Option<String>)>> {

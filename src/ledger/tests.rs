@@ -3,6 +3,7 @@
 mod decisions;
 mod exposure;
 mod journeys;
+mod settlement;
 mod upkeep;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};

@@ -14,6 +14,7 @@
 
 mod decisions;
 mod exposure;
+mod settlement;
 mod upkeep;
 
 use std::{
@@ -30,6 +31,7 @@ use super::{
     checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
     lock::Lock,
     order::OrderNumber,
+    results::{Callback, IfUnknown, Settled as SettledOrders},
     signal::PendingSignal,
     store::{BootName, Context, IfMissing, LastRun, Store, concerns_file, free_bytes, is_busy, prepare_file},
     types::{
@@ -117,6 +119,8 @@ pub(super) enum NetworkOp {
         reply: Reply<RetriedBatch>,
     },
     Void(Box<VoidOrder>, Reply<Decided>),
+    /// What WeChat says of payments; answered when durable.
+    Settle(Box<Callback>, IfUnknown, Reply<SettledOrders>),
 }
 
 /// What is worth counting.
@@ -405,7 +409,8 @@ impl Writer {
             | NetworkOp::Journeys(..)
             | NetworkOp::Retry { .. }
             | NetworkOp::RetryParked { .. }
-            | NetworkOp::Void(..) => !self.deferred.is_empty(),
+            | NetworkOp::Void(..)
+            | NetworkOp::Settle(..) => !self.deferred.is_empty(),
         }
     }
 
@@ -444,6 +449,7 @@ impl Writer {
             NetworkOp::Retry { order, uid, reply } => self.retry(&order, uid, reply),
             NetworkOp::RetryParked { after_id, uid, reply } => self.retry_parked(after_id, uid, reply),
             NetworkOp::Void(order, reply) => self.void(&order, reply),
+            NetworkOp::Settle(callback, if_unknown, reply) => self.settle(&callback, if_unknown, reply),
         }
     }
 
