@@ -9,7 +9,7 @@
 //! scanner -> ride_code -> journey -> ledger -> turnstile      the way of a scan: one commit, no network
 //!                                      |^
 //!                                      v|
-//!                          wechat <- upload                   background
+//!                          wechat <- upload   settlement <- callbacks      background
 //! ```
 //!
 //! [`lane`] joins the first five for one reader and one turnstile, [`daemon`] builds everything and stops it in order,
@@ -32,6 +32,7 @@ pub mod ride_code;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod scanner;
+pub mod settlement;
 pub mod turnstile;
 pub mod upload;
 pub mod wechat;

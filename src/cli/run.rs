@@ -27,6 +27,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Ledger(error) => error.into(),
             DaemonError::Turnstile(error) => error.into(),
             DaemonError::Control(error) => error.into(),
+            DaemonError::CallbackKey(_) => Self::new(Code::Settings, error.to_string()),
             DaemonError::Roots(error) => Self { code: Code::Settings, messages: error.messages },
             other => Self::new(Code::Internal, other.to_string()),
         }

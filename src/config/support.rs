@@ -24,15 +24,7 @@ impl fmt::Display for Unsupported {
 /// Every setting that this version of the program cannot run: a daemon must refuse them.
 #[must_use]
 pub fn unsupported(settings: &Settings) -> Vec<Unsupported> {
-    callback(settings).into_iter().chain(settings.lanes.iter().filter_map(gpio)).collect()
-}
-
-fn callback(settings: &Settings) -> Option<Unsupported> {
-    settings.callback.is_some().then(|| Unsupported {
-        key: "callback".to_owned(),
-        problem: "this version cannot take callbacks yet",
-        mend: "remove the table [callback]",
-    })
+    settings.lanes.iter().filter_map(gpio).collect()
 }
 
 fn gpio(lane: &Lane) -> Option<Unsupported> {

@@ -980,7 +980,7 @@ fn what_this_version_cannot_run_is_a_warning_and_can_be_refused() {
     assert_eq!(unsupported(&site.settings(BASE)), []);
     let loaded = site.load(&full());
     let refused: BTreeSet<_> = loaded.settings.iter().flat_map(unsupported).map(|unsupported| unsupported.key).collect();
-    let expected = ["callback", "lane[in].turnstile.driver"];
+    let expected = ["lane[in].turnstile.driver"];
     assert_eq!(refused, expected.map(str::to_owned).into());
     for key in refused {
         let told = loaded.findings.iter().find(|finding| finding.key == key && finding.problem.contains("this version")).unwrap();

@@ -1,7 +1,7 @@
 //! Builds the rooms, hands each its neighbours, and stops them in order.
 //!
 //! Threads: `gate` (scanners, lanes, the check of codes; a current-thread runtime), `turnstile`, `ledger`, `checkpoint`, the
-//! log's, and this one, which runs the network's runtime (upload, control, monitor, signals). Gate and network meet only in the
+//! log's, and this one, which runs the network's runtime (upload, callbacks, control, monitor, signals). Gate and network meet only in the
 //! ledger's two queues.
 //!
 //! Stopping goes the way of a scan: the turnstiles stop (waiting openings answered as not opened, a running pulse ended), the
@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, FareTable, Finding, Format, Settings, read_fares},
+    config::{self, FareTable, Finding, Format, SecretError, Settings, read_fares},
     control::{self, ControlError},
     journal::{self, DroppedRecords, JournalError},
     journey::Rules,
@@ -40,9 +40,10 @@ use crate::{
         jtt1179::{RootsError, TrustStore},
     },
     scanner::{self, ScannerStats},
+    settlement::{Receiver, SettlementMonitor},
     turnstile::{self, LaneSetup, TurnstileError, Turnstiles},
     upload::{self, UploadMonitor},
-    wechat::{BodyTemplate, ClientError, WeChatClient},
+    wechat::{BodyTemplate, ClientError, Opener, WeChatClient},
 };
 use delivery::body_maker;
 use notify::{GateLife, Manager, answer_pings};
@@ -80,6 +81,17 @@ pub enum DaemonError {
         /// What the system says.
         source: io::Error,
     },
+    /// Where callbacks are to arrive.
+    #[error("[callback] listen: {address} cannot be listened on: {source}; choose another port or stop what uses this one")]
+    Callback {
+        /// As in the settings.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A key of the callbacks.
+    #[error("[callback]: {0}; {mend}", mend = .0.mend())]
+    CallbackKey(#[from] SecretError),
     /// The trusted roots.
     #[error(transparent)]
     Roots(#[from] RootsError),
@@ -320,6 +332,7 @@ struct Serving {
     stop: watch::Sender<bool>,
     upload: Arc<UploadMonitor>,
     uploading: JoinHandle<()>,
+    receiving: Option<JoinHandle<()>>,
     monitoring: Option<JoinHandle<()>>,
 }
 
@@ -358,23 +371,32 @@ impl Network<'_> {
     async fn start(self, client: WeChatClient, control_socket: &Path) -> Result<Serving, DaemonError> {
         let settings = self.settings;
         let (stop, stopped) = watch::channel(false);
-        let upload = Arc::new(UploadMonitor::default());
+        let (upload, settlement) = (Arc::new(UploadMonitor::default()), Arc::new(SettlementMonitor::default()));
         let overview = Overview {
             lanes: self.lanes,
             ledger: self.ledger.clone(),
             upload: upload.clone(),
+            settlement: settlement.clone(),
             metrics: self.metrics.clone(),
             log: self.log,
         };
-        let monitor = Monitor::new(settings.gate.id.clone(), self.metrics, overview);
+        let monitor = Monitor::new(settings.gate.id.clone(), self.metrics.clone(), overview);
         serve_control(control_socket, &self.ledger, &settings.ledger.path, &monitor)?;
+        let receiving = match &settings.callback {
+            Some(callback) => {
+                let opener = Opener::read(&settings.wechat, callback)?;
+                let receiver = Receiver::new(callback, opener, self.ledger.clone(), self.metrics, settlement);
+                Some(receive(callback, receiver, stopped.clone()).await?)
+            }
+            None => None,
+        };
         let sending = upload::run(self.ledger, client, settings.upload.clone(), upload.clone(), stopped.clone());
         let uploading = spawn_local(sending);
         let monitoring = match &settings.monitor {
             Some(settings) => Some(listen(settings.listen, &monitor, stopped).await?),
             None => None,
         };
-        Ok(Serving { stop, upload, uploading, monitoring })
+        Ok(Serving { stop, upload, uploading, receiving, monitoring })
     }
 }
 
@@ -384,6 +406,12 @@ impl Serving {
         if let Some(monitoring) = self.monitoring {
             // It ends by itself within its grace; nothing depends on how.
             monitoring.abort();
+        }
+        if let Some(receiving) = self.receiving {
+            // A callback that is being made durable is answered; the others come again.
+            if receiving.await.is_err() {
+                log::error!("the receiver of callbacks ended by a panic; what was answered is kept");
+            }
         }
         if self.uploading.await.is_err() {
             log::error!("the upload ended by a panic; what was not sent is kept");
@@ -401,6 +429,16 @@ fn serve_control(socket: &Path, ledger: &NetworkLedger, path: &Path, monitor: &M
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     spawn_local(server.serve(ledger.clone(), path, status));
     Ok(())
+}
+
+async fn receive(
+    callback: &config::Callback,
+    receiver: Receiver,
+    stopped: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, DaemonError> {
+    let address = callback.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| DaemonError::Callback { address, source })?;
+    Ok(spawn_local(receiver.serve(listener, stopped)))
 }
 
 async fn listen(address: SocketAddr, monitor: &Monitor, stopped: watch::Receiver<bool>) -> Result<JoinHandle<()>, DaemonError> {

@@ -14,6 +14,7 @@ use crate::{
         TurnstileState, UploadState, UploadStatus,
     },
     scanner::ScannerStats,
+    settlement::SettlementMonitor,
     turnstile::{self, LaneHandle},
     upload::{self, UploadMonitor},
 };
@@ -33,6 +34,7 @@ pub(super) struct Overview {
     pub(super) lanes: Vec<LaneView>,
     pub(super) ledger: NetworkLedger,
     pub(super) upload: Arc<UploadMonitor>,
+    pub(super) settlement: Arc<SettlementMonitor>,
     pub(super) metrics: Metrics,
     pub(super) log: DroppedRecords,
 }
@@ -56,6 +58,7 @@ impl Source for Overview {
                 upload.reason.clone().unwrap_or_else(|| format!("{failures} sends in a row have failed; look at the queue"));
             alarms.push(format!("upload: {reason}"));
         }
+        alarms.extend(self.settlement.alarm());
         alarms.extend(self.ledger.alarms().borrow().iter().map(ToString::to_string));
         Facts {
             lanes,

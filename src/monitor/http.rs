@@ -7,13 +7,15 @@
 //!
 //! At the limit of connections, further ones are not accepted: they wait in the kernel's backlog, which costs neither
 //! descriptors nor CPU here, and are served when one ends, which the time-outs make soon. Closing them at once would turn a
-//! burst of honest clients into errors.
+//! burst of honest clients into errors. A room whose clients try again by themselves may have them [turned away](TurnAway) instead,
+//! and hears of everybody whose request its router never sees.
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     RequestExt, Router,
-    extract::{DefaultBodyLimit, Request},
+    body::Bytes,
+    extract::{DefaultBodyLimit, Request, rejection::BytesRejection},
     http::{StatusCode, header::CONNECTION},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
@@ -47,10 +49,35 @@ pub struct HttpLimits {
     pub body_bytes_max: usize,
 }
 
+/// Whose request a router never sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// All places were taken.
+    TooMany,
+    /// It took longer than it may.
+    TooSlow,
+    /// What came was no HTTP, or was cut: nothing can be answered.
+    Unreadable,
+}
+
+/// What such a client is answered, where it can be answered.
+pub type TurnAway = Arc<dyn Fn(Turned) -> Response + Send + Sync>;
+
 /// Head of a request at most, and what is buffered per connection; a longer one is answered with 431.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long a request that is under way may go on after a stop, or beyond the connection's age.
 pub const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Connections beyond the limit that are answered at the same time; further ones are closed at once.
+const TURNED_AWAY_MAX: usize = 64;
+/// What a client may take to hear that there is no room.
+const TURNED_AWAY_LIMITS: HttpLimits = HttpLimits {
+    header_read_timeout: Duration::from_secs(1),
+    request_timeout: Duration::from_secs(1),
+    connection_age_max: Duration::from_secs(2),
+    connections_max: TURNED_AWAY_MAX,
+    body_bytes_max: 1024 * 1024,
+};
 
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -58,7 +85,7 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Serves the router until `stop` is true or its sender is gone. Errors of single connections end these connections only; when
 /// none can be accepted (no descriptors left), it logs that once and tries again with a growing pause.
 pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, mut stop: watch::Receiver<bool>) {
-    let router = limited(router, &limits);
+    let room = Room { router: limited(router, &limits, None), limits, turn_away: None };
     let mut acceptor = Acceptor { listener, failures: 0 };
     let mut connections = JoinSet::new();
     let connections_max = limits.connections_max.max(1);
@@ -67,7 +94,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, mu
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             stream = acceptor.next(), if connections.len() < connections_max => {
-                connections.spawn(converse(stream, router.clone(), limits, stop.clone()));
+                connections.spawn(room.clone().converse(stream, stop.clone()));
             }
         }
     }
@@ -75,41 +102,105 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, mu
     while connections.join_next().await.is_some() {}
 }
 
+/// As [`serve`], but whoever the router does not see is turned away, and each connection carries one request, so that its place is
+/// free again when that is answered.
+pub async fn serve_or_turn_away(
+    listener: TcpListener,
+    router: Router,
+    limits: HttpLimits,
+    turn_away: TurnAway,
+    mut stop: watch::Receiver<bool>,
+) {
+    let room = Room { router: limited(router, &limits, Some(&turn_away)), limits, turn_away: Some(turn_away.clone()) };
+    let door = limited(closed_door(&turn_away), &TURNED_AWAY_LIMITS, Some(&turn_away));
+    let door = Room { router: door, limits: TURNED_AWAY_LIMITS, turn_away: Some(turn_away.clone()) };
+    let mut acceptor = Acceptor { listener, failures: 0 };
+    let (mut inside, mut outside) = (JoinSet::new(), JoinSet::new());
+    loop {
+        select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = inside.join_next() => {}
+            Some(_) = outside.join_next() => {}
+            stream = acceptor.next() => {
+                if inside.len() < limits.connections_max.max(1) {
+                    inside.spawn(room.clone().converse(stream, stop.clone()));
+                } else if outside.len() < TURNED_AWAY_MAX {
+                    outside.spawn(door.clone().converse(stream, stop.clone()));
+                } else {
+                    drop(turn_away(Turned::TooMany));
+                }
+            }
+        }
+    }
+    drop(acceptor);
+    while inside.join_next().await.is_some() || outside.join_next().await.is_some() {}
+}
+
+/// Answers every request in the same way. The body is read all the same: closing with it unread would be a reset, which may
+/// overtake the answer.
+fn closed_door(turn_away: &TurnAway) -> Router {
+    let turn_away = turn_away.clone();
+    Router::new().fallback(move |_: Result<Bytes, BytesRejection>| async move { turn_away(Turned::TooMany) })
+}
+
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that whoever could say it is gone.
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// One connection, to its end.
-async fn converse(stream: TcpStream, router: Router, limits: HttpLimits, mut stop: watch::Receiver<bool>) {
-    // Answers are small and written at once; without it they are slower, not wrong.
-    let _ = stream.set_nodelay(true);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    select! {
-        // What a client does wrong, or that it went away, concerns nobody else.
-        _ = connection.as_mut() => return,
-        () = stopped(&mut stop) => {}
-        () = sleep(limits.connection_age_max) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(STOP_GRACE, connection).await;
+/// What serves connections, and how.
+#[derive(Clone)]
+struct Room {
+    router: Router,
+    limits: HttpLimits,
+    turn_away: Option<TurnAway>,
 }
 
-fn limited(router: Router, limits: &HttpLimits) -> Router {
-    let request_timeout = limits.request_timeout;
-    let bounded = from_fn(move |request: Request, next: Next| async move {
-        timeout(request_timeout, next.run(request.with_limited_body())).await.unwrap_or_else(|_| too_slow())
+impl Room {
+    /// One connection, to its end.
+    async fn converse(self, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+        // Answers are small and written at once; without it they are slower, not wrong.
+        let _ = stream.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_read_timeout)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .keep_alive(self.turn_away.is_none())
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+        let mut connection = pin!(connection);
+        select! {
+            // What a client does wrong, or that it went away, concerns nobody else.
+            ended = connection.as_mut() => return note(ended, self.turn_away.as_ref()),
+            () = stopped(&mut stop) => {}
+            () = sleep(self.limits.connection_age_max) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(STOP_GRACE, connection).await;
+    }
+}
+
+/// Tells of a request that came to nothing before the router could see it.
+fn note(ended: hyper::Result<()>, turn_away: Option<&TurnAway>) {
+    if let (Err(error), Some(turn_away)) = (ended, turn_away) {
+        drop(turn_away(if error.is_timeout() { Turned::TooSlow } else { Turned::Unreadable }));
+    }
+}
+
+fn limited(router: Router, limits: &HttpLimits, turn_away: Option<&TurnAway>) -> Router {
+    let (request_timeout, turn_away) = (limits.request_timeout, turn_away.cloned());
+    let bounded = from_fn(move |request: Request, next: Next| {
+        let turn_away = turn_away.clone();
+        async move {
+            let answer = timeout(request_timeout, next.run(request.with_limited_body())).await;
+            answer.unwrap_or_else(|_| too_slow(turn_away.as_ref()))
+        }
     });
     router.layer(bounded).layer(DefaultBodyLimit::max(limits.body_bytes_max))
 }
 
-fn too_slow() -> Response {
-    (StatusCode::REQUEST_TIMEOUT, [(CONNECTION, "close")]).into_response()
+fn too_slow(turn_away: Option<&TurnAway>) -> Response {
+    let answer = turn_away.map_or_else(|| StatusCode::REQUEST_TIMEOUT.into_response(), |turn_away| turn_away(Turned::TooSlow));
+    ([(CONNECTION, "close")], answer).into_response()
 }
 
 struct Acceptor {
@@ -326,7 +417,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_under_way_is_answered_though_the_stop_comes() {
-        let (entered, go_on) = (std::sync::Arc::new(Notify::new()), std::sync::Arc::new(Notify::new()));
+        let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (enter, go) = (entered.clone(), go_on.clone());
         let slow = move || async move {
             enter.notify_one();
@@ -343,6 +434,86 @@ mod tests {
         go_on.notify_one();
         answered(&mut stream).await;
         in_time(server).await.unwrap();
+    }
+
+    /// A server that turns away, and why it did so far.
+    async fn turning_away(limits: HttpLimits) -> (Server, Arc<Mutex<Vec<Turned>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/never", get(std::future::pending::<()>))
+            .route("/body", post(|body: String| async move { body.len().to_string() }));
+        let turned = Arc::new(Mutex::new(Vec::new()));
+        let note = turned.clone();
+        let turn_away: TurnAway = Arc::new(move |why| {
+            note.lock().unwrap().push(why);
+            "go away".into_response()
+        });
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(serve_or_turn_away(listener, router, limits, turn_away, stopped));
+        (Server { address, stop, task }, turned)
+    }
+
+    fn why(turned: &Mutex<Vec<Turned>>) -> Vec<Turned> {
+        turned.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_is_turned_away_and_disturbs_nobody() {
+        let (server, turned) = turning_away(HttpLimits { connections_max: 1, ..PATIENT }).await;
+        let mut first = server.sent("GET / HTTP/1.1\r\n").await;
+        let body = "x".repeat(100_000);
+        let mut excess = server.sent(&format!("POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{body}")).await;
+        let answer = until_closed(&mut excess).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("go away"), "{answer}");
+        first.write_all(b"host: x\r\n\r\n").await.unwrap();
+        let answer = until_closed(&mut first).await;
+        assert!(answer.ends_with("here"), "{answer}");
+        assert_eq!(why(&turned), [Turned::TooMany]);
+        answered(&mut server.sent(GET).await).await;
+    }
+
+    #[tokio::test]
+    async fn who_comes_in_a_crowd_is_closed_and_told_of() {
+        let (server, turned) = turning_away(HttpLimits { connections_max: 1, ..PATIENT }).await;
+        let mut silent = Vec::new();
+        for _ in 0..=TURNED_AWAY_MAX {
+            silent.push(server.connected().await);
+        }
+        let mut excess = server.connected().await;
+        assert_eq!(until_closed(&mut excess).await, "");
+        assert!(why(&turned).contains(&Turned::TooMany));
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_turned_away_and_told_of() {
+        let (server, turned) = turning_away(HttpLimits { request_timeout: SHORT, ..PATIENT }).await;
+        let slow_body = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow";
+        let answer = until_closed(&mut server.sent(slow_body).await).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("go away"), "{answer}");
+        assert_eq!(why(&turned), [Turned::TooSlow]);
+        let (server, turned) = turning_away(HttpLimits { header_read_timeout: SHORT, ..PATIENT }).await;
+        until_closed(&mut server.sent("GET / HTTP/1.1\r\n").await).await;
+        assert_eq!(why(&turned), [Turned::TooSlow]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_is_closed_and_told_of() {
+        let (server, turned) = turning_away(PATIENT).await;
+        until_closed(&mut server.sent("\x01\x02\x03 no http\r\n\r\n").await).await;
+        assert_eq!(why(&turned), [Turned::Unreadable]);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_those_outside_too() {
+        let (server, _) = turning_away(HttpLimits { connections_max: 1, ..PATIENT }).await;
+        let mut waiting = server.sent("GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut outside = server.connected().await;
+        server.stop.send(true).unwrap();
+        in_time(server.task).await.unwrap();
+        assert_eq!(until_closed(&mut waiting).await, "");
+        assert_eq!(until_closed(&mut outside).await, "");
     }
 
     static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -161,6 +161,34 @@ impl Metrics {
         self.0.events.ledger_reopens.inc();
     }
 
+    /// Callbacks are taken: their counters exist, at zero, from now on.
+    pub fn callbacks_begin(&self, kinds: &[&'static str], causes: &[&'static str]) {
+        let events = &self.0.events;
+        for kind in kinds {
+            let _ = events.callbacks.get_or_create(&OfKind { kind });
+        }
+        for result in ORDER_RESULTS {
+            let _ = events.callback_orders.get_or_create(&OfResult { result });
+        }
+        for cause in causes {
+            let _ = events.callbacks_refused.get_or_create(&OfCause { cause });
+        }
+    }
+
+    /// A callback of this kind was taken, with so many orders that changed, that did not, and that are not in the ledger.
+    pub fn callback(&self, kind: &'static str, orders: [u64; 3]) {
+        let events = &self.0.events;
+        events.callbacks.get_or_create(&OfKind { kind }).inc();
+        for (result, count) in ORDER_RESULTS.into_iter().zip(orders) {
+            events.callback_orders.get_or_create(&OfResult { result }).inc_by(count);
+        }
+    }
+
+    /// A callback was refused for this cause: a word from a fixed list.
+    pub fn callback_refused(&self, cause: &'static str) {
+        self.0.events.callbacks_refused.get_or_create(&OfCause { cause }).inc();
+    }
+
     /// The percentiles since the start.
     #[must_use]
     pub fn scan_to_open_ms(&self) -> ScanToOpenMs {
@@ -280,6 +308,24 @@ struct OfClass {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResult {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCause {
+    cause: &'static str,
+}
+
+/// What a callback can do to an order.
+const ORDER_RESULTS: [&str; 3] = ["changed", "unchanged", "unknown"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfState {
     state: &'static str,
 }
@@ -298,6 +344,9 @@ struct Events {
     scanner_dropped_bytes: Family<OfLane, Counter>,
     scanner_reopens: Family<OfLane, Counter>,
     upload_attempts: Family<OfClass, Counter>,
+    callbacks: Family<OfKind, Counter>,
+    callback_orders: Family<OfResult, Counter>,
+    callbacks_refused: Family<OfCause, Counter>,
     ledger_commits: Counter,
     ledger_operations: Counter,
     ledger_commit_seconds: Histogram,
@@ -318,6 +367,9 @@ impl Events {
             scanner_dropped_bytes: add(to, "scanner_dropped_bytes", "Bytes that belonged to no frame", Family::default()),
             scanner_reopens: add(to, "scanner_reopens", "Times that a scanner came back", Family::default()),
             upload_attempts: add(to, "upload_attempts", "Tries to send a deduction, by class of outcome", Family::default()),
+            callbacks: add(to, "callbacks", "Callbacks of WeChat that were taken, by kind", Family::default()),
+            callback_orders: add(to, "callback_orders", "Orders in those callbacks, by what came of them", Family::default()),
+            callbacks_refused: add(to, "callbacks_refused", "Callbacks that were refused, by cause", Family::default()),
             ledger_commits: add(to, "ledger_commits", "Durable commits", Counter::default()),
             ledger_operations: add(to, "ledger_operations", "Operations in those commits", Counter::default()),
             ledger_commit_seconds: add(to, "ledger_commit_seconds", "Length of a commit with its sync", seconds()),

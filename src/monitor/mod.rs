@@ -27,7 +27,7 @@ use axum::{
 use serde::Serialize;
 use tokio::{sync, time::timeout};
 
-pub use http::{HEAD_BYTES_MAX, HttpLimits, STOP_GRACE, serve};
+pub use http::{HEAD_BYTES_MAX, HttpLimits, STOP_GRACE, TurnAway, Turned, serve, serve_or_turn_away};
 pub use metrics::{Exposition, LaneMetrics, Metrics, Opening, PassageResult};
 pub use status::{
     ClockStatus, LaneStatus, QueueStatus, ScanToOpenMs, ScannerState, Status, TurnstileState, UploadState, UploadStatus,
