@@ -12,6 +12,7 @@ mod support;
 
 mod admission;
 mod answers;
+mod callback;
 mod cli;
 #[cfg(feature = "sandbox")]
 mod code;

@@ -1,6 +1,8 @@
 //! What WeChat's callbacks make of deductions, in whatever order they come: the contract's table of events. Nothing here lowers the
 //! rank of a state (pending < accepted < unpaid < paid), and what changes nothing is still told in the order's story.
 
+use std::fmt::Write as _;
+
 use rusqlite::{OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
@@ -283,7 +285,8 @@ fn repayment_detail(repayment: &Repayment, orders: usize) -> String {
 fn push_numbers(detail: &mut String, transaction_id: Option<&str>, time_end: Option<&str>) {
     for (name, value) in [("transaction", transaction_id), ("time_end", time_end)] {
         if let Some(value) = value {
-            detail.push_str(&format!(", {name} {value}"));
+            // Writing into a String cannot fail.
+            let _ = write!(detail, ", {name} {value}");
         }
     }
 }

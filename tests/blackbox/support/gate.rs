@@ -39,6 +39,8 @@ pub(crate) struct Builder {
     lanes: Vec<String>,
     /// Of one lane alone: its name, the section, the key, the value.
     of_lane: Vec<(String, &'static str, String, Value)>,
+    /// Beside the settings, readable by their owner only.
+    files: Vec<(&'static str, Vec<u8>)>,
     sections: BTreeMap<&'static str, BTreeMap<String, Value>>,
 }
 
@@ -59,7 +61,7 @@ impl Builder {
             "upload": {"retry_initial": "50ms", "retry_max": "300ms"},
             "monitor": {"listen": format!("127.0.0.1:{}", free_port())},
         });
-        let mut builder = Self { lanes: Vec::new(), of_lane: Vec::new(), sections: BTreeMap::new() };
+        let mut builder = Self { lanes: Vec::new(), of_lane: Vec::new(), files: Vec::new(), sections: BTreeMap::new() };
         for name in SECTIONS.into_iter().chain(LANE_SECTIONS) {
             let keys = sections[name].as_object().unwrap().clone();
             builder.sections.insert(name, keys.into_iter().collect());
@@ -75,7 +77,7 @@ impl Builder {
 
     /// A setting; those of `lane`, `scanner` and `turnstile` hold for every lane.
     pub(crate) fn set(mut self, section: &'static str, key: &str, value: impl Into<Value>) -> Self {
-        assert!(self.sections.contains_key(section) || section == "exposure", "{section} is no known section");
+        assert!(self.sections.contains_key(section) || OPTIONAL_SECTIONS.contains(&section), "{section} is no known section");
         self.sections.entry(section).or_default().insert(key.to_owned(), value.into());
         self
     }
@@ -83,6 +85,12 @@ impl Builder {
     /// A setting of one lane, in its section `lane`, `scanner` or `turnstile`.
     pub(crate) fn of_lane(mut self, lane: &str, section: &'static str, key: &str, value: impl Into<Value>) -> Self {
         self.of_lane.push((lane.to_owned(), section, key.to_owned(), value.into()));
+        self
+    }
+
+    /// A file beside the settings, such as a key.
+    pub(crate) fn file(mut self, name: &'static str, content: &[u8]) -> Self {
+        self.files.push((name, content.to_vec()));
         self
     }
 
@@ -98,6 +106,10 @@ impl Builder {
         let gate = Gate { monitor_port, readers: readers.collect(), daemon: None, environment: Vec::new(), folder };
         let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(gate.path("secret")).unwrap();
         writeln!(secret, "{SECRET}").unwrap();
+        for (name, content) in &self.files {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(gate.path(name));
+            file.unwrap().write_all(content).unwrap();
+        }
         gate.write_settings(&self.toml(&gate));
         gate
     }
@@ -120,7 +132,7 @@ impl Builder {
             writeln!(text, "[lane.turnstile]").unwrap();
             self.write_lane_keys(&mut text, lane, "turnstile");
         }
-        for name in SECTIONS.into_iter().chain(["exposure"]).filter(|name| self.sections.contains_key(name)) {
+        for name in SECTIONS.into_iter().chain(OPTIONAL_SECTIONS).filter(|name| self.sections.contains_key(name)) {
             writeln!(text, "[{name}]").unwrap();
             self.write_keys(&mut text, name);
         }
@@ -144,6 +156,7 @@ impl Builder {
 }
 
 const SECTIONS: [&str; 7] = ["gate", "ride_code", "fare", "ledger", "wechat", "upload", "monitor"];
+const OPTIONAL_SECTIONS: [&str; 2] = ["callback", "exposure"];
 const LANE_SECTIONS: [&str; 3] = ["lane", "scanner", "turnstile"];
 
 /// JSON's strings, numbers and booleans are TOML as they are; objects become inline tables.

@@ -3,6 +3,7 @@
 // Only the benches need it; they share this folder.
 #[allow(dead_code)]
 pub(crate) mod backlog;
+pub(crate) mod callbacks;
 pub(crate) mod gate;
 mod http;
 #[cfg(feature = "sandbox")]
