@@ -1,8 +1,8 @@
 //! `faregate sandbox`: a WeChat for trials and tests.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::exit::Failure;
 
@@ -37,6 +37,69 @@ pub(super) struct Arguments {
     /// Of everything that is left to chance.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    callbacks: CallbackArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Callbacks: whether a deduction was paid")]
+#[cfg_attr(not(feature = "sandbox"), allow(dead_code))]
+struct CallbackArguments {
+    /// Call this gate back, such as http://127.0.0.1:8480: its [callback] listen.
+    #[arg(long, value_name = "URL", requires = "callback_aes_key_file")]
+    callback_url: Option<String>,
+    /// The merchant, as [wechat] mch_id of the gate.
+    #[arg(long, value_name = "ID", default_value = "1900000001")]
+    mch_id: String,
+    /// As [callback] payment_path of the gate.
+    #[arg(long, value_name = "PATH", default_value = "/wechat/payment")]
+    payment_path: String,
+    /// As [callback] arrears_path of the gate.
+    #[arg(long, value_name = "PATH", default_value = "/wechat/arrears")]
+    arrears_path: String,
+    /// The file that the gate's [callback] aes_key_file names.
+    #[arg(long, value_name = "FILE")]
+    callback_aes_key_file: Option<PathBuf>,
+    /// How the key is written in it.
+    #[arg(long, value_enum, default_value_t = KeyEncoding::Base64)]
+    callback_aes_key_encoding: KeyEncoding,
+    /// How callbacks are signed, over the gate's default sign_fields.
+    #[arg(long, value_enum, default_value_t = SignName::HmacSha256)]
+    callback_sign: SignName,
+    /// The file that the gate's [callback] sign_key_file names.
+    #[arg(long, value_name = "FILE")]
+    callback_sign_key_file: Option<PathBuf>,
+    /// Half of all callbacks come at most so long after their deduction, nearly all within four times as long.
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(0..=15_000))]
+    callback_delay: u32,
+    /// Tell each so often again although it was received.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20))]
+    callback_repeat: u32,
+    /// This part comes before the answer to its deduction, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    callback_early: f64,
+    /// This part of the passengers has no money, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    callback_fail: f64,
+    /// They pay so much later, several trips at once; without it, never.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=604_800))]
+    callback_repay_after: Option<u64>,
+}
+
+/// How the AES key is written in its file.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KeyEncoding {
+    Base64,
+    Hex,
+    Raw,
+}
+
+/// How callbacks are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SignName {
+    HmacSha256,
+    Md5,
+    None,
 }
 
 /// The path of an interface of WeChat's.
@@ -61,6 +124,8 @@ mod with_feature {
     use std::{
         io::{Write, stdout},
         net::SocketAddr,
+        path::Path,
+        sync::Arc,
         time::Duration,
     };
 
@@ -71,10 +136,12 @@ mod with_feature {
         sync::watch,
     };
 
-    use super::{Arguments, Failure};
+    use super::{Arguments, CallbackArguments, Failure, KeyEncoding, SignName};
     use crate::{
         cli::exit::Code,
-        sandbox::{Options, Sandbox, TokenUse},
+        config::{Encoding, SecretError, read_aes_key, read_secret},
+        sandbox::{CallbackRules, Callee, Latency, Options, Sandbox, TokenUse},
+        wechat::{Opener, SignField, SignKey},
     };
 
     pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -94,9 +161,9 @@ mod with_feature {
             let address = arguments.listen;
             Failure::new(Code::Internal, format!("{address} cannot be listened on: {error}; choose another address or port"))
         })?;
+        let sandbox = sandbox(arguments)?;
         greet(arguments, listener.local_addr()?)?;
         let (stop, stopped) = watch::channel(false);
-        let sandbox = Sandbox::new(options(arguments));
         let mut serving = std::pin::pin!(sandbox.serve(listener, stopped));
         tokio::select! {
             () = &mut serving => {}
@@ -106,6 +173,63 @@ mod with_feature {
         stop.send_replace(true);
         serving.await;
         Ok(())
+    }
+
+    fn sandbox(arguments: &Arguments) -> Result<Sandbox, Failure> {
+        let (options, callbacks) = (options(arguments), &arguments.callbacks);
+        match (&callbacks.callback_url, &callbacks.callback_aes_key_file) {
+            (Some(url), Some(aes_key_file)) => {
+                let callee = Callee {
+                    url: url.trim_end_matches('/').to_owned(),
+                    payment_path: callbacks.payment_path.clone(),
+                    arrears_path: callbacks.arrears_path.clone(),
+                    keys: Arc::new(keys(arguments, aes_key_file)?),
+                };
+                Sandbox::calling_back(options, callee, rules(callbacks)).map_err(|problem| Failure::new(Code::Usage, problem))
+            }
+            _ => Ok(Sandbox::new(options)),
+        }
+    }
+
+    fn keys(arguments: &Arguments, aes_key_file: &Path) -> Result<Opener, Failure> {
+        let callbacks = &arguments.callbacks;
+        let refuse = |file: &Path, error: SecretError| {
+            Failure::new(Code::Settings, format!("{}: {error}; {}", file.display(), error.mend()))
+        };
+        let encoding = match callbacks.callback_aes_key_encoding {
+            KeyEncoding::Base64 => Encoding::Base64,
+            KeyEncoding::Hex => Encoding::Hex,
+            KeyEncoding::Raw => Encoding::Raw,
+        };
+        let sign_key = |file: &Option<_>| file.as_deref().map(|file| read_secret(file).map_err(|error| refuse(file, error)));
+        let sign_key = sign_key(&callbacks.callback_sign_key_file).transpose()?;
+        let sign = match (callbacks.callback_sign, sign_key) {
+            (SignName::HmacSha256, Some(key)) => SignKey::HmacSha256(key),
+            (SignName::Md5, Some(key)) => SignKey::Md5(key),
+            (SignName::None, _) => SignKey::None,
+            (_, None) => {
+                return Err(Failure::new(Code::Usage, "callbacks are signed with the key in --callback-sign-key-file; name it"));
+            }
+        };
+        Ok(Opener {
+            appid: arguments.appid.clone(),
+            mch_id: callbacks.mch_id.clone(),
+            aes_key: read_aes_key(aes_key_file, encoding).map_err(|error| refuse(aes_key_file, error))?,
+            sign,
+            sign_fields: SignField::ALL.to_vec(),
+        })
+    }
+
+    fn rules(callbacks: &CallbackArguments) -> CallbackRules {
+        let p50 = callbacks.callback_delay;
+        CallbackRules {
+            delay_ms: Latency { p50, p99: p50.saturating_mul(4) },
+            repeat: callbacks.callback_repeat,
+            early_share: callbacks.callback_early,
+            fail_share: callbacks.callback_fail,
+            repay_after_ms: callbacks.callback_repay_after.map(|seconds| seconds.saturating_mul(1000)),
+            ..CallbackRules::default()
+        }
     }
 
     fn options(arguments: &Arguments) -> Options {
@@ -130,12 +254,16 @@ mod with_feature {
             out,
             "  an outage of 30s: curl http://{address}/sandbox/faults -d '{{\"rules\":[{{\"fault\":\"refuse\",\"on\":\"all\",\"for_ms\":30000}}]}}'"
         )?;
+        if let Some(url) = &arguments.callbacks.callback_url {
+            writeln!(out, "  calls {url} back:  curl http://{address}/sandbox/callbacks -d '{{\"fail_share\":0.5}}'")?;
+        }
         out.flush()
     }
 
     /// What a gate's settings say of this sandbox.
     fn settings(arguments: &Arguments, address: SocketAddr) -> String {
         let Arguments { appid, secret, token_path, deduct_path, .. } = arguments;
+        let mch_id = &arguments.callbacks.mch_id;
         let auth = if arguments.no_token {
             "auth = \"none\"".to_owned()
         } else if *secret == Options::default().secret {
@@ -145,7 +273,7 @@ mod with_feature {
         };
         format!(
             "[wechat]\nbase_url = \"http://{address}\"\ndeduct_path = \"{deduct_path}\"\nappid = \"{appid}\"\n\
-             mch_id = \"1900000001\"  # any\n{auth}\n"
+             mch_id = \"{mch_id}\"\n{auth}\n"
         )
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::fields::Fields;
+use super::{callbacks::Money, fields::Fields};
 use crate::{clock::rfc3339_ms, ride_code::CodeDigest};
 
 /// Charges that are kept; at the limit new orders are refused as beyond the daily quota.
@@ -30,6 +30,10 @@ pub struct Charge {
     pub start_time: String,
     /// RFC 3339.
     pub charged_at: String,
+    /// Whether it was paid.
+    pub money: Money,
+    /// Whether the gate has received that.
+    pub told: bool,
     /// Requests of these very bytes, the first included.
     pub requests: u64,
     #[serde(skip)]
@@ -76,6 +80,20 @@ impl Book {
         Entry::New
     }
 
+    /// What became of a charge, by its place.
+    pub(super) fn decide(&mut self, at: usize, money: Money) {
+        if let Some(charge) = self.charges.get_mut(at) {
+            (charge.money, charge.told) = (money, false);
+        }
+    }
+
+    /// The gate has heard of it.
+    pub(super) fn told(&mut self, at: usize, is_repayment: bool) {
+        if let Some(charge) = self.charges.get_mut(at) {
+            charge.told |= is_repayment == (charge.money == Money::Repaid);
+        }
+    }
+
     pub(super) fn charges(&self) -> &[Charge] {
         &self.charges
     }
@@ -94,6 +112,8 @@ fn charge(fields: Fields, body: [u8; 32], at_utc_ms: i64) -> Charge {
         original_fen: fields.original_fen,
         start_time: fields.start_time,
         charged_at: rfc3339_ms(at_utc_ms),
+        money: Money::NotTold,
+        told: false,
         requests: 1,
         body,
     }
@@ -112,6 +132,8 @@ pub(super) mod tests {
             original_fen: total_fen,
             start_time: String::new(),
             charged_at: String::new(),
+            money: Money::NotTold,
+            told: false,
             requests: 1,
             body: [0; 32],
         }

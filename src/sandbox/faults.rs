@@ -164,8 +164,8 @@ impl Faults {
         if self.rules.len() > RULES_MAX {
             return Err(format!("at most {RULES_MAX} rules"));
         }
-        if self.latency_ms.is_some_and(|latency| latency.p99 < latency.p50 || latency.p99 > LATENCY_MAX_MS) {
-            return Err(format!("latency_ms: p50 <= p99 <= {LATENCY_MAX_MS}"));
+        if let Some(Err(problem)) = self.latency_ms.map(Latency::check) {
+            return Err(format!("latency_ms: {problem}"));
         }
         let mut rules = self.rules.iter().enumerate();
         rules.try_for_each(|(at, rule)| rule.check().map_err(|problem| format!("rules[{at}]: {problem}")))
@@ -173,9 +173,16 @@ impl Faults {
 }
 
 impl Latency {
+    /// # Errors
+    /// What makes no sense.
+    pub(super) fn check(self) -> Result<(), String> {
+        let is_sensible = self.p50 <= self.p99 && self.p99 <= LATENCY_MAX_MS;
+        if is_sensible { Ok(()) } else { Err(format!("p50 <= p99 <= {LATENCY_MAX_MS}")) }
+    }
+
     /// One answer's.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Between 0 and LATENCY_MAX_MS.
-    fn draw(self, random: &mut Random) -> Duration {
+    pub(super) fn draw(self, random: &mut Random) -> Duration {
         // The 99th percentile of a normal distribution lies this many deviations from its middle.
         const Z99: f64 = 2.326;
         if self.p99 == 0 {

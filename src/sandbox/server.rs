@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /sandbox/book` | what was charged |
 //! | `GET /sandbox/faults`, `POST /sandbox/faults` | the faults that are set; sets them, all at once |
+//! | `GET /sandbox/callbacks`, `POST /sandbox/callbacks` | what the gate is told of payments; sets it, where somebody is called back |
 //! | `POST /sandbox/tokens/invalidate` | the tokens that were handed out are no longer good |
 //!
 //! These never have faults. It promises nothing about safety: whoever reaches it may switch it.
@@ -28,6 +29,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 
 use super::{
+    callbacks::{CallbackRules, Errand},
+    courier::{self, Callee},
     faults::Faults,
     wechat::{Answer, Moment, Options, Request, WeChat},
 };
@@ -51,6 +54,7 @@ pub struct Sandbox(Arc<Inner>);
 
 struct Inner {
     wechat: Mutex<WeChat>,
+    callee: Option<Callee>,
     started: Instant,
 }
 
@@ -58,12 +62,31 @@ impl Sandbox {
     /// That does not serve yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self(Arc::new(Inner { wechat: Mutex::new(WeChat::new(options)), started: Instant::now() }))
+        Self::with(WeChat::new(options), None)
+    }
+
+    /// As [`Self::new`], one that calls back.
+    ///
+    /// # Errors
+    /// The rules make no sense.
+    pub fn calling_back(options: Options, callee: Callee, rules: CallbackRules) -> Result<Self, String> {
+        let mut wechat = WeChat::new(options);
+        wechat.set_callbacks(rules)?;
+        Ok(Self::with(wechat, Some(callee)))
+    }
+
+    fn with(wechat: WeChat, callee: Option<Callee>) -> Self {
+        Self(Arc::new(Inner { wechat: Mutex::new(wechat), callee, started: Instant::now() }))
     }
 
     /// Serves until `stop` is true or its sender is gone.
     pub async fn serve(&self, listener: TcpListener, stop: watch::Receiver<bool>) {
-        monitor::serve(listener, self.router(), LIMITS, stop).await;
+        let carrying = async {
+            if let Some(callee) = &self.0.callee {
+                courier::run(self.clone(), callee.clone(), stop.clone()).await;
+            }
+        };
+        tokio::join!(monitor::serve(listener, self.router(), LIMITS, stop.clone()), carrying);
     }
 
     /// The pure part, for whoever is in the same process. Hold it shortly.
@@ -81,6 +104,16 @@ impl Sandbox {
         self.wechat().set_faults(faults, now)
     }
 
+    pub(super) fn next_errand(&self) -> Option<Errand> {
+        let now = self.now();
+        self.wechat().next_errand(now)
+    }
+
+    pub(super) fn errand_came_back(&self, errand: Errand, is_received: bool) {
+        let now = self.now();
+        self.wechat().errand_came_back(errand, is_received, now);
+    }
+
     fn now(&self) -> Moment {
         let since_start_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Moment { since_start_ms, utc_ms: Stamp::now().utc_ms }
@@ -90,6 +123,7 @@ impl Sandbox {
         Router::new()
             .route("/sandbox/book", get(book))
             .route("/sandbox/faults", get(faults).post(set_faults))
+            .route("/sandbox/callbacks", get(callbacks).post(set_callbacks))
             .route("/sandbox/tokens/invalidate", post(invalidate))
             .fallback(interface)
             .with_state(self.clone())
@@ -110,6 +144,26 @@ async fn set_faults(State(sandbox): State<Sandbox>, body: Bytes) -> Response {
         Ok(()) => json_of(&json!(sandbox.wechat().faults())),
         Err(problem) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
     }
+}
+
+async fn callbacks(State(sandbox): State<Sandbox>) -> Response {
+    let wechat = sandbox.wechat();
+    wechat.callbacks().map_or_else(no_callee, |(rules, counts)| json_of(&json!({ "rules": rules, "counts": counts })))
+}
+
+async fn set_callbacks(State(sandbox): State<Sandbox>, body: Bytes) -> Response {
+    if sandbox.0.callee.is_none() {
+        return no_callee();
+    }
+    let rules = serde_json::from_slice(&body).map_err(|error| error.to_string());
+    match rules.and_then(|rules| sandbox.wechat().set_callbacks(rules)) {
+        Ok(()) => callbacks(State(sandbox)).await,
+        Err(problem) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
+    }
+}
+
+fn no_callee() -> Response {
+    (StatusCode::NOT_FOUND, "nobody is called back; start the sandbox with --callback-url\n").into_response()
 }
 
 async fn invalidate(State(sandbox): State<Sandbox>) -> StatusCode {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     book::{Book, Charge, Entry},
+    callbacks::{CallbackCounts, CallbackRules, Errand, Kind, Money, Outbox},
     faults::{Fault, Faults, FaultsInForce, On, Rule, Schedule},
     fields::{self, Fields},
     random::Random,
@@ -144,6 +145,10 @@ pub struct WeChat {
     book: Book,
     counts: Counts,
     random: Random,
+    /// Absent when nobody is called back.
+    outbox: Option<Outbox>,
+    /// How much later the answer under way is.
+    answer_later: Duration,
 }
 
 impl WeChat {
@@ -156,6 +161,8 @@ impl WeChat {
             book: Book::default(),
             counts: Counts::default(),
             random: Random::new(options.seed),
+            outbox: None,
+            answer_later: Duration::ZERO,
             options,
         }
     }
@@ -176,7 +183,8 @@ impl WeChat {
             Some(rule) => self.spoil(&rule, on, request, now),
             None => Answer::Json(self.serve(on, request, now)),
         };
-        Reply { after: self.schedule.latency(&mut self.random), answer }
+        let answer_later = std::mem::take(&mut self.answer_later);
+        Reply { after: self.schedule.latency(&mut self.random) + answer_later, answer }
     }
 
     /// Replaces the faults.
@@ -187,6 +195,40 @@ impl WeChat {
         faults.check()?;
         self.schedule.set(faults, now.since_start_ms);
         Ok(())
+    }
+
+    /// From now on charges are told to the gate by these rules.
+    ///
+    /// # Errors
+    /// They make no sense; those that were set stay.
+    pub fn set_callbacks(&mut self, rules: CallbackRules) -> Result<(), String> {
+        rules.check()?;
+        self.outbox.get_or_insert_default().set(rules);
+        Ok(())
+    }
+
+    /// The rules for callbacks and what came of them; `None` when nobody is called back.
+    #[must_use]
+    pub fn callbacks(&self) -> Option<(&CallbackRules, CallbackCounts)> {
+        self.outbox.as_ref().map(|outbox| (outbox.rules(), outbox.counts()))
+    }
+
+    /// The next callback that is due. A repayment happens now.
+    pub(super) fn next_errand(&mut self, now: Moment) -> Option<Errand> {
+        let errand = self.outbox.as_mut()?.take(now.since_start_ms)?;
+        if errand.is_first() && errand.kind == Kind::Arrears {
+            errand.charges.iter().for_each(|&charge| self.book.decide(charge, Money::Repaid));
+        }
+        Some(errand)
+    }
+
+    pub(super) fn errand_came_back(&mut self, errand: Errand, is_received: bool, now: Moment) {
+        if is_received {
+            errand.charges.iter().for_each(|&charge| self.book.told(charge, errand.kind == Kind::Arrears));
+        }
+        if let Some(outbox) = &mut self.outbox {
+            outbox.came_back(errand, is_received, now.since_start_ms);
+        }
     }
 
     /// The faults that are set.
@@ -274,7 +316,11 @@ impl WeChat {
     }
 
     fn charge(&mut self, fields: Fields, body: &[u8], now: Moment) -> Value {
-        match (self.book.enter(fields, body, now.utc_ms), self.options.duplicate_errcode) {
+        let entry = self.book.enter(fields.clone(), body, now.utc_ms);
+        if entry == Entry::New {
+            self.plan_callbacks(&fields, now);
+        }
+        match (entry, self.options.duplicate_errcode) {
             (Entry::Repeated, Some(errcode)) => {
                 self.counts.repeated += 1;
                 json!({ "errcode": errcode, "errmsg": "this order is charged already" })
@@ -287,6 +333,14 @@ impl WeChat {
             (Entry::Conflict, _) => self.refused(ERRCODE_ORDER_REUSED, "商户订单号重复: out_order_no was used with other content"),
             (Entry::Full, _) => self.refused(TODAY, "the sandbox's book is full; start it again"),
         }
+    }
+
+    fn plan_callbacks(&mut self, fields: &Fields, now: Moment) {
+        let Some(outbox) = &mut self.outbox else { return };
+        let charge = self.book.charges().len().saturating_sub(1);
+        let decided = outbox.plan(charge, fields, (now.since_start_ms, now.utc_ms), &mut self.random);
+        self.book.decide(charge, decided.money);
+        self.answer_later = decided.answer_later;
     }
 
     // ---- tokens ----------------------------------------------------------------------------------------------------------------

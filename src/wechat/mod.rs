@@ -19,6 +19,8 @@ mod test_server;
 pub use class::{Class, Classes, slow_down_pause};
 pub use client::{Answer, ClientError, WeChatClient};
 pub use deduction::{BodyTemplate, Deduction};
+#[cfg(feature = "sandbox")]
+pub(crate) use envelope::Signed;
 pub use envelope::{Letter, NotOpened, Opener, SignField, SignKey};
 pub use http::{NoAnswer, NoAnswerKind};
 pub use result::{ArrearsResult, NoResult, ORDERS_MAX, OrderNames, PaymentResult, TradeState};

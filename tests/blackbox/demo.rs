@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::BASE64;
 use rustix::{
     io::ioctl_fionbio,
     process::{Pid, Signal, kill_process},
@@ -22,7 +23,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    DEADLINE, Gate, code, wait_until,
+    DEADLINE, Gate, WeChat,
+    callbacks::{AES_KEY, Caller, SIGN_KEY},
+    code, codes, wait_until,
     wechat::{APPID, SECRET},
 };
 
@@ -79,8 +82,10 @@ fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
         "every one refused, by the reason that is its own",
         "THE NETWORK GOES AWAY",
         "THE NETWORK IS BACK",
-        "held 0 + pending 0 + accepted 12",
+        "held 0 + pending 0 + accepted 0 + paid 10 + unpaid 2",
         "12   24.00 yuan",
+        "paid by WeChat's book              10   20.00 yuan",
+        "without money at WeChat             2   4.00 yuan",
         "They balance",
     ] {
         assert!(out.contains(part), "no {part:?} in\n{out}");
@@ -407,4 +412,43 @@ fn a_gate_beside_the_sandbox_charges_each_passage_once_whatever_the_sandbox_is_t
     let refused = json!({"-1": 1, "40001": 1});
     assert_eq!(book["counts"]["refused"], refused, "{book:#}");
     assert_eq!(book["counts"]["repeated"], 2, "what was taken and whose answer was spoilt comes twice");
+}
+
+#[test]
+fn the_sandbox_calls_a_gate_back_and_both_books_are_the_same() {
+    let (caller, keys, wechat) = (Caller::new(), folder(), WeChat::start());
+    let key_file = |name: &str, content: &str| {
+        let path = keys.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (aes_key, sign_key) = (key_file("aes", &BASE64.encode(&AES_KEY)), key_file("sign", SIGN_KEY));
+    let url = format!("http://127.0.0.1:{}", caller.port);
+    let app = ["--appid", APPID, "--secret", SECRET];
+    let way_back = ["--callback-url", &url, "--callback-aes-key-file", &aes_key, "--callback-sign-key-file", &sign_key];
+    let story = ["--callback-delay", "20", "--callback-repeat", "2", "--callback-early", "0.3", "--callback-fail", "0.5"];
+    let sandbox = Sandbox::start(&[&app[..], &way_back, &story, &["--callback-repay-after", "1"]].concat());
+    let builder = caller.settings(Gate::beside(&wechat)).set("gate", "passenger_interval", "0s");
+    let mut gate = builder.set("wechat", "base_url", format!("http://{}", sandbox.address)).start();
+    let codes = codes("SANDBOX", 0..12);
+    for code in &codes {
+        gate.scan("in", code);
+    }
+    let callbacks = || sandbox.json("GET", "/sandbox/callbacks", "");
+    gate.wait("all are paid, and all is told", || {
+        gate.rows_in("paid").len() == codes.len() && callbacks()["counts"]["outstanding"] == 0
+    });
+    let charges = sandbox.json("GET", "/sandbox/book", "")["charges"].as_array().unwrap().clone();
+    let repaid: Vec<_> = charges.iter().filter(|charge| charge["money"] == "repaid").collect();
+    assert!(!repaid.is_empty() && repaid.len() < codes.len(), "{charges:?}");
+    assert!(charges.iter().all(|charge| charge["told"] == true), "{charges:?}");
+    for charge in repaid {
+        let story = gate.ask(&["queue", "show", charge["order"].as_str().unwrap()]);
+        let told = story["events"].to_string();
+        assert!(told.contains("repay_no R"), "{story}");
+    }
+    let refused = sandbox.ask("POST", "/sandbox/callbacks", r#"{"fail_share":2}"#);
+    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("fail_share is from 0 to 1"), "{refused}");
+    assert_eq!(callbacks()["rules"]["fail_share"], 0.5, "nonsense changes nothing");
+    gate.stop_cleanly();
 }

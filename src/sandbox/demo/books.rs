@@ -13,7 +13,7 @@ use super::{Scan, trace::Edge};
 use crate::{
     ledger::{QueueRow, STATES},
     ride_code::Refusal,
-    sandbox::Charge,
+    sandbox::{Charge, Money},
 };
 
 /// Everything that the books are made from.
@@ -29,6 +29,18 @@ pub struct Evidence {
     pub tally: [u64; 7],
     /// What the sandbox charged.
     pub charges: Vec<Charge>,
+    /// Whether the end was waited for.
+    pub patience: Patience,
+}
+
+/// Whether the end of the demo was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Patience {
+    /// All that was to be told has been.
+    #[default]
+    ToTheEnd,
+    /// Somebody wanted out at once: what was not told yet is no difference.
+    CutShort,
 }
 
 /// A number of deductions and their sum.
@@ -65,6 +77,16 @@ pub struct Books {
     pub in_doubt: Sum,
     /// Charged by the sandbox.
     pub charged: Sum,
+    /// Paid by the sandbox's book.
+    pub paid: Sum,
+    /// Not paid by the sandbox's book.
+    pub unpaid: Sum,
+    /// Recorded as paid, with what was told.
+    pub recorded_paid: Sum,
+    /// Recorded as unpaid.
+    pub recorded_unpaid: Sum,
+    /// Charges of which the gate has not heard whether they were paid.
+    pub not_told: u64,
     /// One sentence each; empty when the books balance.
     pub differences: Vec<String>,
 }
@@ -87,12 +109,19 @@ impl Evidence {
             settled: sum(self.rows.iter().filter(|row| is_settled(row)).map(|row| row.total_fen)),
             in_doubt: sum(self.charges.iter().filter(is_in_doubt).map(|charge| charge.total_fen)),
             charged: sum(self.charges.iter().map(|charge| charge.total_fen)),
+            paid: sum(self.charges.iter().filter(|charge| is_paid(charge)).map(|charge| charge.total_fen)),
+            unpaid: sum(self.charges.iter().filter(|charge| charge.money == Money::Unpaid).map(|charge| charge.total_fen)),
+            recorded_paid: sum(self.rows_in("paid").map(|row| row.paid_fen.unwrap_or(0))),
+            recorded_unpaid: sum(self.rows_in("unpaid").map(|row| row.total_fen)),
+            not_told: count(self.charges.iter().filter(|charge| is_not_told(charge))),
             differences: Vec::new(),
         };
         let mut differences = books.differing_sums();
         differences.extend(self.differing_lanes());
         differences.extend(self.differing_tally(&books));
         differences.extend(self.differing_charges(&orders));
+        differences.extend(self.differing_payments(&orders));
+        differences.extend(self.differing_money(&books));
         differences.extend(self.differing_codes());
         differences.extend(self.differing_refusals(&books));
         books.differences = differences;
@@ -146,6 +175,45 @@ impl Evidence {
         let of_rows = self.rows.iter().filter(|row| is_settled(row) && !charged.contains_key(row.order.as_str()));
         of_charges
             .chain(of_rows.map(|row| format!("order {} is recorded as {}, and was not charged", row.order, row.state)))
+            .collect()
+    }
+
+    fn rows_in(&self, state: &'static str) -> impl Iterator<Item = &QueueRow> {
+        self.rows.iter().filter(move |row| row.state == state)
+    }
+
+    /// Whether each charge was paid, and that the gate knows.
+    fn differing_payments(&self, orders: &HashMap<&str, &QueueRow>) -> Vec<String> {
+        let is_excused = |charge: &Charge| is_not_told(charge) && self.patience == Patience::CutShort;
+        let of_charge = |charge: &Charge| {
+            let (row, order) = (row_of(orders, charge)?, charge.order.as_deref()?);
+            let expected = match charge.money {
+                Money::NotTold => return None,
+                Money::Paid | Money::Repaid => "paid",
+                Money::Unpaid => "unpaid",
+            };
+            let state = &row.state;
+            (state != expected).then(|| format!("order {order} is {expected} by WeChat's book, and is recorded as {state}"))
+        };
+        self.charges.iter().filter(|charge| !is_excused(charge)).filter_map(of_charge).collect()
+    }
+
+    /// The same as sums.
+    fn differing_money(&self, books: &Books) -> Vec<String> {
+        let Books { paid, unpaid, recorded_paid, recorded_unpaid, .. } = books;
+        let is_excused = self.patience == Patience::CutShort && books.not_told > 0;
+        let pairs = [("paid", paid, recorded_paid), ("unpaid", unpaid, recorded_unpaid)];
+        let differing = pairs.into_iter().filter(|(_, by_book, recorded)| !is_excused && by_book != recorded);
+        differing
+            .map(|(what, by_book, recorded)| {
+                format!(
+                    "{} orders of {} are {what} by WeChat's book, but {} of {} are recorded so",
+                    by_book.count,
+                    yuan(by_book.fen),
+                    recorded.count,
+                    yuan(recorded.fen)
+                )
+            })
             .collect()
     }
 
@@ -237,8 +305,15 @@ impl fmt::Display for Books {
             row(f, "  + charged, answer not known yet", self.in_doubt.count, &yuan(self.in_doubt.fen))?;
         }
         row(f, "  = charged by WeChat (sandbox)", self.charged.count, &yuan(self.charged.fen))?;
+        row(f, "recorded as paid", self.recorded_paid.count, &yuan(self.recorded_paid.fen))?;
+        row(f, "  = paid by WeChat's book", self.paid.count, &yuan(self.paid.fen))?;
+        row(f, "recorded as unpaid", self.recorded_unpaid.count, &yuan(self.recorded_unpaid.fen))?;
+        row(f, "  = without money at WeChat", self.unpaid.count, &yuan(self.unpaid.fen))?;
         if self.differences.is_empty() {
-            return writeln!(f, "They balance: every opening is recorded, every record is explained, every fen is charged once.");
+            return writeln!(
+                f,
+                "They balance: every opening is recorded, every record is explained, every fen is charged once and paid or owed."
+            );
         }
         writeln!(f, "THEY DO NOT BALANCE:")?;
         self.differences.iter().try_for_each(|difference| writeln!(f, "  ! {difference}"))
@@ -268,6 +343,14 @@ fn row_of<'a>(orders: &HashMap<&str, &'a QueueRow>, charge: &Charge) -> Option<&
 
 fn is_settled(row: &QueueRow) -> bool {
     matches!(row.state.as_str(), "accepted" | "paid" | "unpaid")
+}
+
+fn is_paid(charge: &&Charge) -> bool {
+    matches!(charge.money, Money::Paid | Money::Repaid)
+}
+
+fn is_not_told(charge: &Charge) -> bool {
+    charge.money != Money::NotTold && !charge.told
 }
 
 fn never_opened(row: &QueueRow) -> bool {
@@ -324,6 +407,7 @@ mod tests {
             rows: vec![row("A", "accepted", None), row("B", "pending", None), row("C", "void", Some("late"))],
             tally: [0, 1, 1, 0, 0, 0, 1],
             charges: vec![charge("A", "a")],
+            patience: Patience::ToTheEnd,
         }
     }
 
@@ -347,6 +431,38 @@ mod tests {
         evidence.charges.push(charge("B", "b"));
         let books = evidence.books();
         assert_eq!((books.differences.len(), books.in_doubt), (0, Sum { count: 1, fen: 200 }), "{books}");
+    }
+
+    /// The charge of order A, with what became of it.
+    fn money(money: Money, told: bool) -> impl FnOnce(&mut Evidence) {
+        move |evidence| (evidence.charges[0].money, evidence.charges[0].told) = (money, told)
+    }
+
+    #[test]
+    fn what_was_paid_and_what_was_not_must_be_recorded_so() {
+        let paid = |evidence: &mut Evidence| {
+            money(Money::Repaid, true)(evidence);
+            (evidence.rows[0].state, evidence.rows[0].paid_fen) = ("paid".to_owned(), Some(200));
+            evidence.tally = [0, 1, 0, 1, 0, 0, 1];
+        };
+        assert_eq!(differences(paid), "");
+        let too_little = |evidence: &mut Evidence| {
+            paid(evidence);
+            evidence.rows[0].paid_fen = Some(199);
+        };
+        assert!(differences(too_little).contains("1 orders of 2.00 yuan are paid by WeChat's book, but 1 of 1.99 yuan"));
+        let forgotten = differences(money(Money::Unpaid, true));
+        assert!(forgotten.contains("order A is unpaid by WeChat's book, and is recorded as accepted"), "{forgotten}");
+    }
+
+    #[test]
+    fn what_was_not_told_yet_is_a_difference_unless_the_end_was_not_waited_for() {
+        assert!(differences(money(Money::Paid, false)).contains("order A is paid by WeChat's book"));
+        let cut_short = |evidence: &mut Evidence| {
+            money(Money::Paid, false)(evidence);
+            evidence.patience = Patience::CutShort;
+        };
+        assert_eq!(differences(cut_short), "");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //!
 //! - `scene` builds it and takes it down, in a folder that goes with it; `play` is what happens, from a plan and a seed
 //!   (`passengers`, `issuer`); `view` is what can be seen of it, drawn by `picture` on a `terminal`, or told in plain lines.
+//! - `callback` is the way back: the sandbox tells the gate who has paid.
 //! - `books` compares what was seen from outside with what the ledger lists. The gate is asked for nothing that could hide a bug.
 
 mod books;
+mod callback;
 mod issuer;
 mod passengers;
 mod picture;
@@ -27,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-pub use books::{Books, Evidence, Sum};
+pub use books::{Books, Evidence, Patience, Sum};
 pub use passengers::Kind;
 pub use trace::Edge;
 
@@ -118,11 +120,11 @@ pub fn run(plan: &Plan) -> Result<Books, DemoError> {
     let screen = Screen::of_stdout().map_err(DemoError::Output)?;
     let mut stage = Play::new(plan, screen, scene.lanes());
     let played = stage.perform(&mut scene, &|| interrupts.load(Ordering::Relaxed));
-    let (scans, left) = (stage.scans().to_vec(), stage.leave());
+    let (scans, patience, left) = (stage.scans().to_vec(), stage.patience(), stage.leave());
     played?;
     left.map_err(DemoError::Output)?;
     scene.stop_daemon()?;
-    let books = scene.evidence(scans)?.books();
+    let books = scene.evidence(scans, patience)?.books();
     let mut out = io::stdout().lock();
     write!(out, "\n{books}").and_then(|()| out.flush()).map_err(DemoError::Output)?;
     Ok(books)

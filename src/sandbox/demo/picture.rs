@@ -149,7 +149,7 @@ fn charged(view: &View) -> Line {
     let detail = format!("   {} sent: {} got lost, {} were known already", charged.requests, charged.lost, charged.repeated);
     vec![
         label("charged"),
-        Span(Style::Good, format!("{:>4} trips, {}", charged.count, yuan(charged.fen))),
+        Span(Style::Good, format!("{:>4} trips, {}, {} paid", charged.count, yuan(charged.fen), charged.paid)),
         Span(Style::Dim, detail),
     ]
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    DemoError, Kind, Plan, Scan,
+    DemoError, Kind, Patience, Plan, Scan,
+    callback::RULES,
     issuer::Issuer,
     passengers::{Crowd, Showing},
     scene::Scene,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     clock::Stamp,
     ride_code::CodeDigest,
-    sandbox::{Fault, Faults, Latency, On, Rule},
+    sandbox::{CallbackRules, Fault, Faults, Latency, Money, On, Rule},
 };
 
 const TICK: Duration = Duration::from_millis(10);
@@ -48,6 +49,7 @@ pub(super) struct Play {
     scans: Vec<Scan>,
     outage: Outage,
     alarms: Vec<String>,
+    patience: Patience,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +78,18 @@ impl Play {
             scans: Vec::new(),
             outage: if plan.outage.is_zero() { Outage::Over(now) } else { Outage::Ahead },
             alarms: Vec::new(),
+            patience: Patience::ToTheEnd,
         }
     }
 
     /// What was shown to the readers.
     pub(super) fn scans(&self) -> &[Scan] {
         &self.scans
+    }
+
+    /// Whether the end was waited for.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// What can be seen.
@@ -135,10 +143,13 @@ impl Play {
         while Instant::now() < end && interrupts() <= before.max(1) {
             self.watch(scene, trace)?;
             let is_answered = self.view.answered() + repeats >= self.scans.len() as u64;
-            if is_answered && self.is_sent(scene)? {
+            if is_answered && self.is_sent(scene)? && is_told(scene) {
                 self.next_look = Instant::now();
                 return self.watch(scene, trace);
             }
+        }
+        if interrupts() > before.max(1) {
+            self.patience = Patience::CutShort;
         }
         Ok(())
     }
@@ -223,6 +234,7 @@ impl Play {
         self.outage = Outage::On(Instant::now() + self.plan.outage);
         let first = Rule { next: Some(1), ..Rule::always(Fault::Drop) };
         Self::set_faults(scene, vec![first, Rule { on: On::All, ..Rule::always(Fault::Refuse) }]);
+        Self::hold_callbacks(scene, true);
         self.tell("       THE NETWORK GOES AWAY, with one answer lost on its way; the gate goes on")
     }
 
@@ -232,12 +244,18 @@ impl Play {
         }
         self.outage = Outage::Over(Instant::now());
         Self::set_faults(scene, Vec::new());
+        Self::hold_callbacks(scene, false);
         self.tell(&format!("       THE NETWORK IS BACK; {} deductions wait", self.view.pending()))
     }
 
     fn set_faults(scene: &Scene, rules: Vec<Rule>) {
         // They are correct: only what a person writes can be wrong.
         let _ = scene.sandbox().set_faults(Faults { latency_ms: Some(LATENCY), rules });
+    }
+
+    /// The network that is away is the callbacks' network too.
+    fn hold_callbacks(scene: &Scene, hold: bool) {
+        let _ = scene.sandbox().wechat().set_callbacks(CallbackRules { hold, ..RULES });
     }
 
     // ---- what is seen ----------------------------------------------------------------------------------------------------------
@@ -275,6 +293,7 @@ impl Play {
             requests: counts.deduct_requests,
             lost: counts.spoilt,
             repeated: counts.repeated,
+            paid: charges.iter().filter(|charge| matches!(charge.money, Money::Paid | Money::Repaid)).count() as u64,
         };
         Ok(())
     }
@@ -295,4 +314,9 @@ impl Play {
         self.view.tell(line);
         Ok(())
     }
+}
+
+/// Whether the gate has received all that there is to tell of payments.
+fn is_told(scene: &Scene) -> bool {
+    scene.sandbox().wechat().callbacks().is_none_or(|(_, counts)| counts.outstanding == 0)
 }

@@ -20,7 +20,14 @@ use tokio::{
     sync::watch,
 };
 
-use super::{DemoError, Evidence, Interrupts, Scan, issuer::Issuer, readers::Reader, system, trace::TraceReader};
+use super::{
+    DemoError, Evidence, Interrupts, Patience, Scan,
+    callback::{MERCHANT, RULES, WayBack},
+    issuer::Issuer,
+    readers::Reader,
+    system,
+    trace::TraceReader,
+};
 use crate::{
     config::{self, Settings, Severity},
     control::{Answer, Client, Question},
@@ -57,11 +64,13 @@ impl Scene {
     /// they are counted there.
     pub(super) fn set_up(seed: u64, interrupts: Option<&Interrupts>) -> Result<Self, DemoError> {
         let folder = tempfile::Builder::new().prefix("faregate-demo-").tempdir().map_err(system("make its folder"))?;
-        let sandbox = Sandbox::new(Options { seed, ..Options::default() });
+        let way_back = WayBack::new().map_err(system("find a port for its callbacks"))?;
+        let sandbox = Sandbox::calling_back(Options { seed, ..Options::default() }, way_back.callee(), RULES);
+        let sandbox = sandbox.map_err(|problem| system("call its gate back")(io::Error::other(problem)))?;
         let (stop_network, stopped) = watch::channel(false);
         let (network, address) = start_network(&sandbox, interrupts, stopped).map_err(system("serve its sandbox"))?;
         let readers = LANES.iter().map(|_| Reader::new()).collect::<Result<Vec<_>, _>>().map_err(system("make its readers"))?;
-        let settings = write_settings(folder.path(), &readers, address)?;
+        let settings = write_settings(folder.path(), &readers, address, &way_back)?;
         let (stop_daemon, told) = watch::channel(false);
         let daemon = start_daemon(&settings, folder.path(), told)?;
         let mut scene = Self {
@@ -123,11 +132,11 @@ impl Scene {
     }
 
     /// What can be known when the daemon has ended.
-    pub(super) fn evidence(&self, scans: Vec<Scan>) -> Result<Evidence, DemoError> {
+    pub(super) fn evidence(&self, scans: Vec<Scan>, patience: Patience) -> Result<Evidence, DemoError> {
         let trace = self.trace()?.more().map_err(system("read the trace"))?;
         let charges = self.sandbox.wechat().charges().to_vec();
         let (rows, tally) = self.read_ledger()?;
-        Ok(Evidence { scans, trace, rows, tally, charges })
+        Ok(Evidence { scans, trace, rows, tally, charges, patience })
     }
 
     fn wait_ready(&mut self) -> Result<(), DemoError> {
@@ -236,10 +245,12 @@ fn start_daemon(
     thread::Builder::new().name("daemon".to_owned()).spawn(run).map_err(system("start the daemon's thread"))
 }
 
-fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> Result<Settings, DemoError> {
+fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr, way_back: &WayBack) -> Result<Settings, DemoError> {
     let file = folder.join(SETTINGS);
-    let written = fs::write(&file, settings_text(folder, readers, wechat)).and_then(|()| {
+    let text = settings_text(folder, readers, wechat) + &way_back.settings(folder);
+    let written = fs::write(&file, text).and_then(|()| {
         fs::write(folder.join(ROOTS), Issuer::roots())?;
+        way_back.write_keys(folder)?;
         let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(SECRET))?;
         writeln!(secret, "{}", Options::default().secret)
     });
@@ -281,7 +292,7 @@ path = "{LEDGER}"
 base_url = "http://{wechat}"
 deduct_path = "{deduct_path}"
 appid = "{appid}"
-mch_id = "1900000001"
+mch_id = "{MERCHANT}"
 secret_file = "{}"
 timeout = "3s"
 

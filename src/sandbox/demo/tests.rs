@@ -41,7 +41,7 @@ fn short() -> Plan {
 impl Played {
     fn books(mut self) -> Books {
         self.scene.stop_daemon().unwrap();
-        let books = self.scene.evidence(self.scans.clone()).unwrap().books();
+        let books = self.scene.evidence(self.scans.clone(), Patience::ToTheEnd).unwrap().books();
         assert_eq!(books.differences.is_empty(), books.to_string().contains("They balance"));
         books
     }
@@ -95,6 +95,16 @@ fn a_lost_row_is_caught() {
     let books = played.books();
     assert_caught(&books, &format!("order {order} was charged, and the ledger has no such record"));
     assert_caught(&books, "scans, but 1 admitted");
+}
+
+#[test]
+fn a_payment_that_the_ledger_does_not_have_is_caught() {
+    let mut played = played(&short());
+    played.scene.stop_daemon().unwrap();
+    let lost = "DROP TRIGGER rank_kept; UPDATE deduction SET state = 'accepted' WHERE id = 1;";
+    played.ledger().execute_batch(lost).unwrap();
+    let order = played.charges()[0].order.clone().unwrap();
+    assert_caught(&played.books(), &format!("order {order} is paid by WeChat's book, and is recorded as accepted"));
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(super) struct Charged {
     pub(super) lost: u64,
     /// Of these, of an order that had been charged already.
     pub(super) repeated: u64,
+    /// Trips that were paid, some of them later.
+    pub(super) paid: u64,
 }
 
 /// Everything at one moment.
