@@ -184,6 +184,9 @@ impl Inner {
     fn tell(&self, kind: Kind, settled: &Settled) {
         let Settled { changed, unchanged, unknown, mismatched, paid_after_void } = settled;
         self.metrics.callback(kind.as_str(), [*changed, *unchanged, *unknown].map(|count| count as u64));
+        if *unknown > 0 && self.unknown_order == UnknownOrder::Accept {
+            self.refusals.tell_of_unknown();
+        }
         for order in mismatched {
             self.monitor.mismatched(order);
             log::error!("order {order} was paid with another amount than recorded; see: faregate queue show {order}");

@@ -119,11 +119,27 @@ impl Refusals {
 
     pub(super) fn note(&self, cause: Cause) {
         self.metrics.callback_refused(cause.as_str());
-        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if told_at.get(&cause).is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            told_at.insert(cause, Instant::now());
+        if self.is_time_to_tell(cause) {
             log::warn!("a callback was refused: {}", cause.sentence());
         }
+    }
+
+    /// A callback was taken although its order is unknown; such ones are never refused, so the cause is free to stand for them.
+    pub(super) fn tell_of_unknown(&self) {
+        if self.is_time_to_tell(Cause::UnknownOrder) {
+            log::warn!(
+                "a callback was for an order that is not in this ledger; it is kept as evidence in the table unknown_callback"
+            );
+        }
+    }
+
+    fn is_time_to_tell(&self, cause: Cause) -> bool {
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = told_at.get(&cause).is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if is_time {
+            told_at.insert(cause, Instant::now());
+        }
+        is_time
     }
 }
 

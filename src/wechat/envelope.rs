@@ -270,6 +270,7 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::wechat::{ArrearsResult, PaymentResult};
 
     const IV: [u8; 16] = *b"an iv of sixteen";
     const CONTENT: &[u8] = br#"{"trade_state":"SUCCESS"}"#;
@@ -336,6 +337,35 @@ pub(crate) mod tests {
         let sign = |key: fn(SecretString) -> SignKey| key("sign key".to_owned().into()).sign(&signed, &SignField::ALL);
         assert_eq!(sign(SignKey::HmacSha256), "4527F438111BEA4456EAB77B0ECCBA2D8074ED570271E0F8F2E981FD4371AD65");
         assert_eq!(sign(SignKey::Md5), "62D4A9DB5B6F943AF46D86D0BCA27EAC");
+    }
+
+    /// `docs/callbacks.md` opens the same ones without this program.
+    #[test]
+    fn recorded_exchanges_are_opened_and_read() {
+        macro_rules! recorded {
+            ($name:literal) => {
+                include_str!(concat!("../../tests/data/callbacks/", $name))
+            };
+        }
+        let key = BASE64.decode(recorded!("aes-key").trim_end().as_bytes()).unwrap();
+        let opener = Opener {
+            appid: "wxtestvector".to_owned(),
+            mch_id: "1900000001".to_owned(),
+            aes_key: key.into(),
+            sign: SignKey::HmacSha256(recorded!("sign-key").trim_end().into()),
+            sign_fields: SignField::ALL.to_vec(),
+        };
+        for exchange in [recorded!("payment-success.json"), recorded!("payment-fail.json"), recorded!("arrears.json")] {
+            let exchange: Value = serde_json::from_str(exchange).unwrap();
+            let letter = opener.open(exchange["request"].to_string().as_bytes()).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&letter.content).unwrap(), exchange["content"]);
+            assert_eq!(exchange["answer"]["nonce_str"], letter.nonce);
+            let (payment, arrears) = (PaymentResult::read(&letter.content), ArrearsResult::read(&letter.content));
+            match exchange["path"].as_str().unwrap() {
+                "/wechat/arrears" => assert_eq!(arrears.unwrap().orders.len(), 2),
+                _ => assert_eq!(payment.unwrap().order.attach.as_deref(), Some("01KAQZ3V9B0000000000000042")),
+            }
+        }
     }
 
     #[test]

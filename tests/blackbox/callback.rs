@@ -466,3 +466,20 @@ fn many_callbacks_at_once_are_all_answered_and_kept() {
     assert!(callers.into_iter().all(|caller| caller.join().unwrap()));
     assert_eq!(site.gate.rows_in("paid").len(), codes.len());
 }
+
+#[test]
+fn recorded_exchanges_are_answered_as_they_were() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/callbacks");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let mut site = Site::with(|builder| {
+        let builder = builder.file("callback-aes", &read("aes-key")).file("callback-sign", &read("sign-key"));
+        builder.set("wechat", "appid", "wxtestvector").set("wechat", "auth", "none")
+    });
+    for name in ["payment-fail.json", "payment-success.json", "arrears.json"] {
+        let exchange: Value = serde_json::from_slice(&read(name)).unwrap();
+        let path = exchange["path"].as_str().unwrap();
+        assert_eq!(site.caller.post(path, &exchange["request"]), exchange["answer"], "{name}");
+    }
+    assert_eq!(site.counter("faregate_callback_orders_total{result=\"unknown\"}"), 4);
+    site.gate.stop_cleanly();
+}
