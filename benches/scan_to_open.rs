@@ -12,30 +12,41 @@
 mod support;
 
 use std::{
+    collections::VecDeque,
     env,
     fs::{File, OpenOptions},
+    io::Write,
+    net::TcpStream,
     os::unix::fs::FileExt,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use support::{Answer, Gate, Random, WeChat, backlog::fill, code};
+use support::{Answer, Gate, Random, WeChat, backlog::fill, callbacks::Caller, code};
 
 /// What the gate is doing beside.
 struct Scene {
     name: &'static str,
     backlog: usize,
     answer: Answer,
+    /// Callers that say half of a callback and no more, at once; whoever is closed comes again.
+    callers: usize,
 }
 
 fn main() {
     let scans = number("FAREGATE_SCANS", 400);
     let backlog = number("FAREGATE_BACKLOG", 100_000);
     let scenes = [
-        Scene { name: "nothing waits", backlog: 0, answer: Answer::Ok },
-        Scene { name: "WeChat hangs", backlog: 0, answer: Answer::Hang },
-        Scene { name: "backlog, WeChat hangs", backlog, answer: Answer::Hang },
-        Scene { name: "backlog, uploader drains", backlog, answer: Answer::Ok },
+        Scene { name: "nothing waits", backlog: 0, answer: Answer::Ok, callers: 0 },
+        Scene { name: "WeChat hangs", backlog: 0, answer: Answer::Hang, callers: 0 },
+        Scene { name: "backlog, WeChat hangs", backlog, answer: Answer::Hang, callers: 0 },
+        Scene { name: "backlog, uploader drains", backlog, answer: Answer::Ok, callers: 0 },
+        Scene { name: "1000 callers hang", backlog: 0, answer: Answer::Ok, callers: 1000 },
     ];
     println!("{scans} scans each, backlog {backlog} rows; milliseconds");
     println!(
@@ -54,7 +65,9 @@ fn number(variable: &str, default: usize) -> usize {
 fn measure(scene: &Scene, scans: usize) {
     let wechat = WeChat::start();
     wechat.answer(scene.answer);
-    let mut gate = Gate::beside(&wechat)
+    let caller = Caller::new();
+    let mut gate = caller
+        .settings(Gate::beside(&wechat))
         .set("turnstile", "pulse", "10ms")
         .set("turnstile", "pulse_gap", "0s")
         .set("upload", "concurrency", 32)
@@ -65,6 +78,7 @@ fn measure(scene: &Scene, scans: usize) {
     gate.start();
     let start_ms = began.elapsed().as_millis();
     wait_until_at_work(&gate);
+    let crowd = Crowd::gather(&caller, scene.callers);
     let raw = RawDisk::new(&gate.path("raw"));
     let mut random = Random::new(1);
     let mut raw_ms: Vec<f64> = Vec::new();
@@ -74,6 +88,8 @@ fn measure(scene: &Scene, scans: usize) {
         std::thread::sleep(Duration::from_millis(15 + random.below(25) as u64));
         raw_ms.push(raw.sync_ms());
     }
+    let told = gate.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+    drop(crowd);
     let status = gate.status();
     let of = |name: &str| status["scan_to_open_ms"][name].as_f64().unwrap();
     raw_ms.sort_by(f64::total_cmp);
@@ -91,6 +107,8 @@ fn measure(scene: &Scene, scans: usize) {
     );
     let last = gate.queue().pop().unwrap();
     let story = gate.ask(&["queue", "show", last["order"].as_str().unwrap()]);
+    let turned = told.lines().filter(|line| line.starts_with("faregate_callbacks_refused_total") && !line.ends_with(" 0"));
+    turned.for_each(|line| println!("    {line}"));
     println!("    the last scan: {}", story["events"][1]["detail"].as_str().unwrap_or("not yet told"));
 }
 
@@ -99,6 +117,41 @@ fn wait_until_at_work(gate: &Gate) {
     let log_bytes = || std::fs::metadata(gate.path("ledger.db-wal")).map_or(0, |log| log.len());
     gate.wait("the ledger's log has its length", || log_bytes() >= 4 << 20);
     std::thread::sleep(Duration::from_secs(1));
+}
+
+/// Callers that hang, until the value goes.
+struct Crowd {
+    is_over: Arc<AtomicBool>,
+    gathering: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    fn gather(caller: &Caller, count: usize) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, port) = (is_over.clone(), caller.port);
+        let hold = move || {
+            let mut lines = VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                if let Ok(mut line) = TcpStream::connect(("127.0.0.1", port)) {
+                    // One that was closed at once is no longer a caller, and another comes.
+                    let _ = line.write_all(b"POST /wechat/payment HTTP/1.1\r\nHost: g");
+                    lines.push_back(line);
+                }
+                if lines.len() > count {
+                    lines.pop_front();
+                }
+                std::thread::sleep(Duration::from_millis(u64::from(lines.len() >= count)));
+            }
+        };
+        Self { is_over, gathering: (count > 0).then(|| std::thread::spawn(hold)) }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let _ = self.gathering.take().map(JoinHandle::join);
+    }
 }
 
 /// The floor: overwriting 4 KiB and waiting for the disk.

@@ -55,7 +55,7 @@ enum Command {
     /// See a whole gate at work, beside a WeChat of its own: needs no settings, no hardware, no network.
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
-    Sandbox(sandbox::Arguments),
+    Sandbox(Box<sandbox::Arguments>),
 }
 
 /// The whole program: reads the arguments, runs the command, tells what went wrong in one sentence.

@@ -45,28 +45,28 @@ pub(super) struct Arguments {
 #[command(next_help_heading = "Callbacks: whether a deduction was paid")]
 #[cfg_attr(not(feature = "sandbox"), allow(dead_code))]
 struct CallbackArguments {
-    /// Call this gate back, such as http://127.0.0.1:8480: its [callback] listen.
+    /// Call a gate back at this URL; host and port are those where it listens for callbacks.
     #[arg(long, value_name = "URL", requires = "callback_aes_key_file")]
     callback_url: Option<String>,
-    /// The merchant, as [wechat] mch_id of the gate.
+    /// The merchant, as in the gate's settings.
     #[arg(long, value_name = "ID", default_value = "1900000001")]
     mch_id: String,
-    /// As [callback] payment_path of the gate.
+    /// Where payments are told, as in the gate's settings.
     #[arg(long, value_name = "PATH", default_value = "/wechat/payment")]
     payment_path: String,
-    /// As [callback] arrears_path of the gate.
+    /// Where repayments are told, as in the gate's settings.
     #[arg(long, value_name = "PATH", default_value = "/wechat/arrears")]
     arrears_path: String,
-    /// The file that the gate's [callback] aes_key_file names.
+    /// The AES key: the file that the gate's settings name.
     #[arg(long, value_name = "FILE")]
     callback_aes_key_file: Option<PathBuf>,
     /// How the key is written in it.
     #[arg(long, value_enum, default_value_t = KeyEncoding::Base64)]
     callback_aes_key_encoding: KeyEncoding,
-    /// How callbacks are signed, over the gate's default sign_fields.
+    /// How callbacks are signed; the fields are the default ones.
     #[arg(long, value_enum, default_value_t = SignName::HmacSha256)]
     callback_sign: SignName,
-    /// The file that the gate's [callback] sign_key_file names.
+    /// The key of the signature: the file that the gate's settings name.
     #[arg(long, value_name = "FILE")]
     callback_sign_key_file: Option<PathBuf>,
     /// Half of all callbacks come at most so long after their deduction, nearly all within four times as long.

@@ -302,7 +302,7 @@ impl WeChat {
             }
         }
         match fields::read(request.body) {
-            Ok(fields) => self.charge(fields, request.body, now),
+            Ok(fields) => self.charge(&fields, request.body, now),
             Err(problems) => self.refused(BAD_DATA, &problems),
         }
     }
@@ -315,10 +315,10 @@ impl WeChat {
         }
     }
 
-    fn charge(&mut self, fields: Fields, body: &[u8], now: Moment) -> Value {
+    fn charge(&mut self, fields: &Fields, body: &[u8], now: Moment) -> Value {
         let entry = self.book.enter(fields.clone(), body, now.utc_ms);
         if entry == Entry::New {
-            self.plan_callbacks(&fields, now);
+            self.plan_callbacks(fields, now);
         }
         match (entry, self.options.duplicate_errcode) {
             (Entry::Repeated, Some(errcode)) => {

@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::Config};
 
 use super::*;
-use crate::{ledger::store::BY_CODE, ride_code::CodeDigest};
+use crate::{config::NoPassage, ledger::store::BY_CODE, ride_code::CodeDigest};
 
 const FARE: i64 = 200;
 
@@ -121,9 +121,26 @@ fn a_row_that_is_paid_before_its_opening_is_heard_of_stays_paid() {
         bench.settle(success(named(&row.order), FARE));
     }
     bench.opened(opens.id);
-    bench.runtime.block_on(bench.gate().take_back(fails.id, Untaken::Late)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(fails.id.into(), Untaken::Late)).unwrap();
     assert_eq!((bench.state(&opens.order), bench.state(&fails.order)), ("paid".to_owned(), "paid".to_owned()));
     assert_eq!(bench.sendable(0), Vec::<DeductionId>::new());
+}
+
+#[test]
+fn a_row_that_is_held_for_its_passage_can_be_paid_but_not_unpaid_and_the_passage_takes_nothing_back() {
+    let mut bench = Bench::new();
+    for (code, passes) in [("a", false), ("b", true)] {
+        let tap = Tap { awaits_passage: true, ..tap("in", code, code) };
+        let Admission::Admitted(row) = bench.runtime.block_on(bench.gate().admit(tap)).unwrap() else { panic!("refused") };
+        bench.opened(row.id);
+        assert_eq!(bench.settle(fail(named(&row.order))).unchanged, 1);
+        assert_eq!(bench.state(&row.order), "held");
+        assert_eq!(bench.settle(success(named(&row.order), FARE)), changed(1));
+        let outcome = if passes { PassageOutcome::Passed } else { PassageOutcome::NotPassed(NoPassage::Void) };
+        bench.runtime.block_on(bench.gate().passage(Passage { record: row.id.into(), outcome, at_utc_ms: 9 }));
+        bench.restart();
+        assert_eq!(bench.state(&row.order), "paid");
+    }
 }
 
 #[test]
@@ -195,7 +212,7 @@ fn a_code_that_another_gate_charged_settles_nothing_here() {
 fn of_two_rows_with_one_code_the_charged_one_is_settled_even_before_its_answer() {
     let bench = Bench::new();
     let late = bench.admitted("a");
-    bench.runtime.block_on(bench.gate().take_back(late.id, Untaken::Late)).unwrap();
+    bench.runtime.block_on(bench.gate().take_back(late.id.into(), Untaken::Late)).unwrap();
     let charged = bench.sendable_row("a");
     let by_code = || OrderNames { code: Some(CodeDigest::of(b"a")), ..OrderNames::default() };
     bench.settle(fail(by_code()));

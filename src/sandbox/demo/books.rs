@@ -345,7 +345,7 @@ fn is_settled(row: &QueueRow) -> bool {
     matches!(row.state.as_str(), "accepted" | "paid" | "unpaid")
 }
 
-fn is_paid(charge: &&Charge) -> bool {
+fn is_paid(charge: &Charge) -> bool {
     matches!(charge.money, Money::Paid | Money::Repaid)
 }
 
