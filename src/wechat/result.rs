@@ -13,6 +13,8 @@ use crate::journal::printable;
 
 /// Orders that one repayment settles at most. A callback of 64 KiB holds fewer when it tells their codes.
 pub const ORDERS_MAX: usize = 500;
+/// No payment of passengers is for more; sums of such amounts stay whole numbers of 64 bits.
+const FEN_MAX: i64 = 1_000_000_000_000;
 /// Characters of each text that is kept.
 const TEXT_CHARS_MAX: usize = 128;
 
@@ -182,7 +184,7 @@ impl Arrears {
 }
 
 fn fen(told: i64) -> Result<i64, NoResult> {
-    if told < 0 { Err(NoResult) } else { Ok(told) }
+    if (0..=FEN_MAX).contains(&told) { Ok(told) } else { Err(NoResult) }
 }
 
 /// Any scalar as words: nothing that only people read is a reason to refuse a payment.
@@ -264,6 +266,7 @@ mod tests {
         for (name, bad) in [
             ("total_fee", json!("160")),
             ("total_fee", json!(-1)),
+            ("total_fee", json!(FEN_MAX + 1)),
             ("total_fee", json!(1.5)),
             ("total_fee", json!(null)),
             ("trade_state", json!("REFUND")),
