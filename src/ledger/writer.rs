@@ -943,6 +943,7 @@ impl NetworkOp {
             Self::Journeys(_, reply) => drop(reply.send(Err(error))),
             Self::Retry { reply, .. } | Self::Void(_, reply) => drop(reply.send(Err(error))),
             Self::RetryParked { reply, .. } => drop(reply.send(Err(error))),
+            Self::Settle(_, _, reply) => drop(reply.send(Err(error))),
             Self::Attempt(_) | Self::SetRules(_) => {}
         }
     }

@@ -157,7 +157,7 @@ impl Store {
         }
         self.connection
             .prepare_cached(
-                "UPDATE deduction SET state = 'paid', reason = NULL, after_passage = NULL, paid_fen = ?2, flags = ltrim(flags || ?3), settled_utc_ms = ?4,
+                "UPDATE deduction SET state = 'paid', reason = NULL, after_passage = NULL, awaits = 0, paid_fen = ?2, flags = ltrim(flags || ?3), settled_utc_ms = ?4,
                      transaction_id = ifnull(?5, transaction_id) WHERE id = ?1",
             )?
             .execute(params![owed.id, paying.paid_fen, flags, at_utc_ms, paying.transaction_id])?;
