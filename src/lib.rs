@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod deny_list;
 #[cfg(any(test, feature = "sandbox"))]
 pub mod issuer;
 pub mod journal;

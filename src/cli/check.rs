@@ -7,7 +7,8 @@ use std::{
 
 use super::exit::{Code, Failure};
 use crate::{
-    config::{self, Format, Loaded, Severity},
+    config::{self, Finding, Format, Loaded, Settings, Severity},
+    deny_list,
     ride_code::jtt1179::TrustStore,
 };
 
@@ -17,17 +18,25 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     if let Format::Jtt1179 { roots } = &settings.ride_code.format {
         TrustStore::read(roots).map_err(|error| Failure { code: Code::Settings, messages: error.messages })?;
     }
+    let findings: Vec<_> = loaded.findings.iter().cloned().chain(deny_list_warnings(settings)).collect();
     let mut out = stdout().lock();
-    for finding in &loaded.findings {
+    for finding in &findings {
         writeln!(out, "{finding}")?;
     }
-    let warnings = loaded.findings.len();
+    let warnings = findings.len();
     let words = match warnings {
         0 => "no errors, no warnings".to_owned(),
         1 => "no errors, 1 warning".to_owned(),
         _ => format!("no errors, {warnings} warnings"),
     };
     Ok(writeln!(out, "{}: {words}", config.display())?)
+}
+
+/// What is wrong with the deny-list's file: the daemon runs without it, on the last good list.
+fn deny_list_warnings(settings: &Settings) -> Vec<Finding> {
+    let Some(Err(error)) = settings.deny.file.as_deref().map(deny_list::read) else { return Vec::new() };
+    let warning = |finding: &Finding| Finding { severity: Severity::Warning, ..finding.clone() };
+    error.findings().iter().map(warning).collect()
 }
 
 /// Settings that cannot be used, as a failure with every finding.

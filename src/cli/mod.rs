@@ -3,6 +3,7 @@
 mod check;
 mod code;
 mod demo;
+mod deny;
 mod exit;
 mod fare;
 mod journeys;
@@ -52,6 +53,9 @@ enum Command {
     Journeys(journeys::Command),
     /// Say what a journey between two stations would be charged, and why.
     Fare(fare::Arguments),
+    /// Change or list who is not let in. For root and the user faregate.
+    #[command(subcommand)]
+    Deny(deny::Command),
     /// See a whole gate at work, beside a WeChat of its own: needs no settings, no hardware, no network.
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Queue(command) => queue::run(&command, &arguments.config),
         Command::Journeys(command) => journeys::run(&command, &arguments.config),
         Command::Fare(fare) => fare::run(&fare, &arguments.config),
+        Command::Deny(command) => deny::run(&command, &arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),
     };

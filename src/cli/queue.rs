@@ -11,7 +11,7 @@ use super::{
     exit::{Code, Failure},
     source::Source,
 };
-use crate::ledger::{Decided, OrderNumber, QueueRow, QueueStory, STATES, VoidReason};
+use crate::ledger::{Decided, OrderNumber, QueueRow, QueueStory, Reason, STATES};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -49,8 +49,8 @@ pub(super) enum Command {
         /// The order's number, 26 characters.
         order: String,
         /// Why, in a few words; kept with the deduction.
-        #[arg(long, value_name = "TEXT", value_parser = VoidReason::parse)]
-        reason: VoidReason,
+        #[arg(long, value_name = "TEXT", value_parser = Reason::parse)]
+        reason: Reason,
         /// Although it was sent, or may have been: WeChat may charge it all the same.
         #[arg(long)]
         even_if_sent: bool,
@@ -96,7 +96,7 @@ fn retry_all_parked(config: &Path) -> Result<(), Failure> {
     Err(Failure::new(Code::Found, message))
 }
 
-fn void(config: &Path, order: &str, reason: &VoidReason, even_if_sent: bool) -> Result<(), Failure> {
+fn void(config: &Path, order: &str, reason: &Reason, even_if_sent: bool) -> Result<(), Failure> {
     let number = parse(order)?;
     conclude(Source::new(config)?.void(&number, reason, even_if_sent)?, &number, "is void")
 }

@@ -3,6 +3,8 @@
 //! The place is looked for anew for each page and let go of after it: a command whose reader takes its time keeps neither the
 //! ledger's lock, which would keep the gate from starting, nor a seat at the control socket.
 
+mod deny;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -21,8 +23,8 @@ use crate::{
     control::{Answer, Client, ClientError, PAGE_ROWS, Question, socket_path},
     daemon,
     ledger::{
-        self, Decided, JourneyRow, JourneysRequest, NetworkLedger, OrderNumber, PageRequest, QueueRow, QueueStory, RetriedBatch,
-        Running, VoidOrder, VoidReason,
+        self, Decided, JourneyRow, JourneysRequest, NetworkLedger, OrderNumber, PageRequest, QueueRow, QueueStory, Reason,
+        RetriedBatch, Running, VoidOrder,
     },
 };
 
@@ -125,7 +127,7 @@ impl Source {
     }
 
     /// Makes an order void.
-    pub(super) fn void(&self, order: &OrderNumber, reason: &VoidReason, even_if_sent: bool) -> Result<Decided, Failure> {
+    pub(super) fn void(&self, order: &OrderNumber, reason: &Reason, even_if_sent: bool) -> Result<Decided, Failure> {
         match self.find()? {
             Place::Daemon(mut client) => {
                 let reason = reason.as_str().to_owned();

@@ -99,6 +99,7 @@ fn load_placed(text: &str, path: &Path, places: Places<'_>) -> Loaded {
         if places.are_checked() {
             fares::warn_of_unknown_stations(settings, &mut report);
         }
+        tables::warn_of_idle_denials(settings, &mut report);
     }
     for Unsupported { key, problem, mend } in settings.iter().flat_map(unsupported) {
         report.warn(&key, problem, mend);

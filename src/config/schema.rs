@@ -4,7 +4,7 @@
 pub(super) type Keys = &'static [&'static str];
 
 pub(super) const ROOT: Keys =
-    &["gate", "lane", "ride_code", "fare", "ledger", "wechat", "upload", "callback", "exposure", "monitor"];
+    &["gate", "lane", "ride_code", "fare", "ledger", "wechat", "upload", "callback", "exposure", "deny", "monitor"];
 pub(super) const GATE: Keys = &["id", "station", "duplicate_window", "passenger_interval", "open_within"];
 pub(super) const LANE: Keys = &["name", "mode", "station", "scanner", "turnstile"];
 pub(super) const SCANNER: Keys = &["device", "baud", "framing", "encoding", "idle_gap", "start_bytes"];
@@ -75,6 +75,7 @@ pub(super) const CALLBACK: Keys = &[
     "unknown_order",
 ];
 pub(super) const EXPOSURE: Keys = &["passenger_count", "passenger_fen", "gate_fen", "oldest", "at_limit"];
+pub(super) const DENY: Keys = &["file", "unpaid"];
 pub(super) const MONITOR: Keys = &["listen"];
 
 /// `roots.toml`

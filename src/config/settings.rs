@@ -24,6 +24,8 @@ pub struct Settings {
     pub callback: Option<Callback>,
     /// `[exposure]`, off when absent.
     pub exposure: Option<Exposure>,
+    /// `[deny]`
+    pub deny: Deny,
     /// `[monitor]`, off when absent.
     pub monitor: Option<Monitor>,
 }
@@ -476,6 +478,15 @@ pub enum AtLimit {
     Alarm,
     /// An alarm, and entries and single taps are refused.
     Deny,
+}
+
+/// `[deny]`: who is not let in. What is on the deny-list holds whether this table is there or not.
+#[derive(Debug, Clone, Default)]
+pub struct Deny {
+    /// A list that is imported when it has changed. Not read with the settings: one that is bad leaves the last good list.
+    pub file: Option<PathBuf>,
+    /// Whether a passenger with an unpaid deduction is refused until it is repaid.
+    pub unpaid: bool,
 }
 
 /// `[monitor]`

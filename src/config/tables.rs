@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    AtLimit, Exposure, Fare, Format, Gate, Ledger, Mode, OpaquePassenger, RideCode, SameStation, Scene, Settings, UnfinishedEntry,
-    UnmatchedExit, UnsynchronizedClock, fares,
+    AtLimit, Deny, Exposure, Fare, Format, Gate, Ledger, Mode, OpaquePassenger, RideCode, SameStation, Scene, Settings,
+    UnfinishedEntry, UnmatchedExit, UnsynchronizedClock, fares,
     files::{self, Places},
     finding::Finding,
     lanes::{Modes, lanes},
@@ -20,7 +20,8 @@ use super::{
     report::{Report, quoted},
     roots, schema,
     values::{
-        Choices, Parsed, choice, clock_offset_seconds, duration, file_name, id, label, reject, size, text, unexpected, whole,
+        Choices, Parsed, boolean, choice, clock_offset_seconds, duration, file_name, id, label, reject, size, text, unexpected,
+        whole,
     },
 };
 
@@ -60,6 +61,8 @@ pub(super) fn settings(document: &DeTable<'_>, places: Places<'_>, report: &mut 
     let callback =
         root.existing_table("callback", schema::CALLBACK).and_then(|mut table| callback(&mut table, id.as_deref(), places));
     let exposure = root.existing_table("exposure", schema::EXPOSURE).and_then(|mut table| exposure(&mut table));
+    let deny =
+        root.existing_table("deny", schema::DENY).map_or_else(|| Some(Deny::default()), |mut table| deny(&mut table, places));
     let monitor = root.existing_table("monitor", schema::MONITOR).and_then(|mut table| monitor(&mut table));
     Some(Settings {
         gate: gate?,
@@ -71,6 +74,7 @@ pub(super) fn settings(document: &DeTable<'_>, places: Places<'_>, report: &mut 
         upload: upload?,
         callback,
         exposure,
+        deny: deny?,
         monitor,
     })
 }
@@ -270,4 +274,21 @@ fn exposure(exposure: &mut Section<'_, '_>) -> Option<Exposure> {
         oldest: oldest?,
         at_limit: at_limit?,
     })
+}
+
+fn deny(deny: &mut Section<'_, '_>, places: Places<'_>) -> Option<Deny> {
+    let file = deny.optional("file", text(|name| file_name(name).map(|name| places.path(name))));
+    Some(Deny { file, unpaid: deny.or("unpaid", false, boolean)? })
+}
+
+/// What of `[deny]` has no effect beside the other settings.
+pub(super) fn warn_of_idle_denials(settings: &Settings, report: &mut Report) {
+    if settings.deny.file.is_some() && matches!(settings.ride_code.format, Format::Opaque { .. }) {
+        let problem = "an opaque code tells no card account number, so nobody is refused because of this list";
+        report.warn("deny.file", problem, "remove it, or use ride_code.format = \"jtt1179\"");
+    }
+    if settings.deny.unpaid && settings.callback.is_none() {
+        let problem = "nothing ever becomes unpaid without [callback], so nobody is refused because of it";
+        report.warn("deny.unpaid", problem, "remove it, or add the table [callback]");
+    }
 }

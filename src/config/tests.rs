@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{
     schema::{
-        CALLBACK, EXPOSURE, FARE, GATE, Keys, LANE, LEDGER, LINE, MONITOR, OPAQUE_PASSENGER, RIDE_CODE, ROOT, SAME_STATION,
+        CALLBACK, DENY, EXPOSURE, FARE, GATE, Keys, LANE, LEDGER, LINE, MONITOR, OPAQUE_PASSENGER, RIDE_CODE, ROOT, SAME_STATION,
         SCANNER, TURNSTILE, UPLOAD, WECHAT,
     },
     *,
@@ -208,7 +208,7 @@ fn the_shipped_example_has_no_errors_as_it_is_and_with_every_setting_in_use() {
 
 #[test]
 fn the_shipped_example_has_every_key_and_no_other() {
-    const TABLES: [(&str, Keys); 13] = [
+    const TABLES: [(&str, Keys); 14] = [
         ("gate", GATE),
         ("lane", LANE),
         ("lane.scanner", SCANNER),
@@ -220,6 +220,7 @@ fn the_shipped_example_has_every_key_and_no_other() {
         ("upload", UPLOAD),
         ("callback", CALLBACK),
         ("exposure", EXPOSURE),
+        ("deny", DENY),
         ("monitor", MONITOR),
         ("", ROOT),
     ];
@@ -264,7 +265,7 @@ fn what_the_example_shows_is_required_or_off_when_absent_or_the_default() {
         "callback.aes_key_file",
         "callback.sign_key_file",
     ];
-    const OFF: [&str; 14] = [
+    const OFF: [&str; 15] = [
         "lane.turnstile.light_pass",
         "lane.turnstile.light_deny",
         "lane.turnstile.buzzer",
@@ -279,6 +280,7 @@ fn what_the_example_shows_is_required_or_off_when_absent_or_the_default() {
         "wechat.machine_latitude",
         "wechat.machine_longitude",
         "wechat.errcodes",
+        "deny.file",
     ];
     let site = Site::new();
     let text = full();
@@ -412,7 +414,7 @@ fn a_table_that_is_no_table_is_told_once() {
         let loaded = site.load(&text);
         assert_eq!(loaded.findings.iter().map(|finding| finding.key.as_str()).collect::<Vec<_>>(), [table]);
     }
-    for table in ["ledger", "upload", "callback", "exposure", "monitor"] {
+    for table in ["ledger", "upload", "callback", "exposure", "deny", "monitor"] {
         expect_error(&site, &format!("{table} = 1\n{BASE}"), table, "is an integer");
     }
     let single_brackets = with(BASE, "[[lane]]", "[lane]");
@@ -488,6 +490,7 @@ fn values_out_of_range_in_tables_with_defaults_are_told_what_is_allowed() {
         ("[upload]", "unknown_attempts = 0", "use 1 to 1000000"),
         ("[upload]", r#"max_age = "0s""#, "use 1s to 3650d"),
         ("[upload]", "alarm_after = 0", "use 1 to 1000000"),
+        ("[deny]", "unpaid = 1", "write true or false"),
         ("[exposure]", "passenger_count = 0", "use 1 to 1000000"),
         ("[exposure]", "passenger_fen = 0", "use 1 to 1000000000"),
         ("[exposure]", "gate_fen = 0", "use 1 to 1000000000000"),
@@ -1087,4 +1090,16 @@ fn no_value_of_a_setting_makes_loading_panic() {
         },
     );
     run.unwrap();
+}
+
+#[test]
+fn a_deny_list_that_can_have_no_effect_is_a_warning() {
+    let site = Site::new();
+    let opaque = BASE.to_owned() + "[deny]\nfile = \"deny.txt\"\n";
+    expect_warning(&site, &opaque, "deny.file", "tells no card account number");
+    let jtt1179 = with(&opaque, "format = \"opaque\"", "roots = \"roots.toml\"");
+    assert_eq!(shown(&site.load(&jtt1179).findings), "");
+    expect_warning(&site, &(BASE.to_owned() + "[deny]\nunpaid = true\n"), "deny.unpaid", "without [callback]");
+    let deny = site.settings(BASE).deny;
+    assert!(deny.file.is_none() && !deny.unpaid);
 }

@@ -5,6 +5,7 @@
 //! a connection that asks nothing is soon closed, so that nobody keeps others out.
 
 mod client;
+mod deny;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError};
+pub use deny::{DenyAnswer, DenyQuestion};
 pub use server::{ControlError, Server};
 
 use crate::{
@@ -70,6 +72,8 @@ pub enum Question {
         /// Although WeChat may have taken it.
         even_if_sent: bool,
     },
+    /// About the deny-list. Only for root and the daemon's own user.
+    Deny(DenyQuestion),
 }
 
 /// What is answered.
@@ -100,6 +104,8 @@ pub enum Answer {
     Decided(Decided),
     /// To [`Question::QueueRetryParked`].
     RetriedParked(RetriedBatch),
+    /// To [`Question::Deny`].
+    Deny(DenyAnswer),
     /// The question could not be answered.
     Refused {
         /// What is in the way.

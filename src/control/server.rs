@@ -18,16 +18,16 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Answer, PAGE_ROWS, Question, Trouble};
+use super::{Answer, PAGE_ROWS, Question, Trouble, deny};
 use crate::{
-    ledger::{Decided, JourneysPage, JourneysRequest, NetworkLedger, OrderNumber, Page, PageRequest, VoidOrder, VoidReason},
+    ledger::{Decided, JourneysPage, JourneysRequest, NetworkLedger, OrderNumber, Page, PageRequest, Reason, VoidOrder},
     monitor::Status,
 };
 
 /// Connections at once; for one more the oldest that waits for a question is closed.
 const CONNECTIONS_MAX: usize = 32;
-/// A question is a line of at most so many bytes.
-const QUESTION_BYTES_MAX: u64 = 4096;
+/// A question is a line of at most so many bytes: the longest loads a batch of the deny-list.
+const QUESTION_BYTES_MAX: u64 = 16 << 10;
 /// A connection that does not ask its first question within this is closed.
 const FIRST_QUESTION_WITHIN: Duration = Duration::from_secs(2);
 /// One that asks nothing more for so long, or does not take its answer, is closed.
@@ -213,6 +213,7 @@ where
                 self.ledger.retry_parked(after_id, uid).await.map_or_else(|error| Answer::from(&error), Answer::RetriedParked)
             }
             Question::QueueVoid { order, reason, even_if_sent } => self.void(&order, &reason, even_if_sent, uid).await,
+            Question::Deny(question) => deny::answer(&self.ledger, question, uid).await,
         }
     }
 
@@ -223,7 +224,7 @@ where
 
     async fn void(&self, order: &str, reason: &str, even_if_sent: bool, uid: u32) -> Answer {
         let Some(order) = OrderNumber::parse(order) else { return Answer::Decided(Decided::NotFound) };
-        let reason = match VoidReason::parse(reason) {
+        let reason = match Reason::parse(reason) {
             Ok(reason) => reason,
             Err(message) => return Answer::Refused { trouble: Trouble::Internal, message: message.to_owned() },
         };
@@ -260,8 +261,12 @@ fn may_change(uid: u32) -> bool {
 }
 
 fn not_allowed(change: &Question) -> Answer {
-    let command = if matches!(change, Question::QueueVoid { .. }) { "void" } else { "retry" };
-    let message = format!("queue {command} is only for root and the user faregate; use sudo");
+    let command = match change {
+        Question::Deny(_) => "deny",
+        Question::QueueVoid { .. } => "queue void",
+        _ => "queue retry",
+    };
+    let message = format!("{command} is only for root and the user faregate; use sudo");
     Answer::Refused { trouble: Trouble::NotAllowed, message }
 }
 

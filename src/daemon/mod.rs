@@ -8,6 +8,7 @@
 //! lanes record that and end, then the network, and the ledger last, when it has written everything.
 
 mod delivery;
+mod deny;
 mod notify;
 mod overview;
 
@@ -15,6 +16,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{Arc, atomic::AtomicBool},
     thread,
 };
@@ -33,7 +35,7 @@ use crate::{
     journal::{self, DroppedRecords, JournalError},
     journey::Rules,
     lane::{Lane, PassageRule, Ping},
-    ledger::{self, GateLedger, Keeping, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Written},
+    ledger::{self, GateLedger, Keeping, LedgerError, LedgerEvent, NetworkLedger, Observer, Options, Unpaid, Written},
     monitor::{self, Metrics, Monitor},
     ride_code::{
         Checker,
@@ -46,6 +48,7 @@ use crate::{
     wechat::{BodyTemplate, ClientError, Opener, WeChatClient},
 };
 use delivery::body_maker;
+use deny::DenyFile;
 use notify::{GateLife, Manager, answer_pings};
 use overview::{LaneView, Overview};
 
@@ -194,6 +197,7 @@ pub fn ledger_options(settings: &Settings, fares: Option<Arc<FareTable>>, observ
         gate: settings.gate.id.clone(),
         line: settings.fare.line_name.clone(),
         rules: Rules::new(settings, fares),
+        unpaid: if settings.deny.unpaid { Unpaid::Denies } else { Unpaid::Admits },
         keeping: Keeping::new(settings),
         body_maker: body_maker(BodyTemplate::new(&settings.fare, &settings.wechat)),
         observer,
@@ -352,7 +356,8 @@ impl Network<'_> {
         let served = local.block_on(runtime, async {
             let client = WeChatClient::new(&self.settings.wechat, self.settings.upload.concurrency)?;
             let (checker, ledger_to_tell) = (self.checker.clone(), self.ledger.clone());
-            let reload = Reload { settings: self.settings, client: client.clone(), checker, ledger: ledger_to_tell };
+            let deny = self.keep_deny_list();
+            let reload = Reload { settings: self.settings, client: client.clone(), checker, ledger: ledger_to_tell, deny };
             let serving = self.start(client, control_socket).await?;
             log::info!("ready: gate {id}, {lanes} lanes");
             let life = GateLife { gate: id, pings, ledger, upload: serving.upload.clone() };
@@ -366,6 +371,12 @@ impl Network<'_> {
         });
         gate.stop();
         served.map(|serving| local.block_on(runtime, serving.stop()))
+    }
+
+    fn keep_deny_list(&self) -> Option<Rc<DenyFile>> {
+        let file = DenyFile::new(self.settings.deny.file.clone()?, self.ledger.clone());
+        spawn_local(file.clone().keep());
+        Some(file)
     }
 
     async fn start(self, client: WeChatClient, control_socket: &Path) -> Result<Serving, DaemonError> {
@@ -501,6 +512,7 @@ struct Reload<'a> {
     client: WeChatClient,
     checker: Arc<Checker>,
     ledger: NetworkLedger,
+    deny: Option<Rc<DenyFile>>,
 }
 
 impl Reload<'_> {
@@ -508,6 +520,9 @@ impl Reload<'_> {
         self.client.reload();
         self.roots();
         self.fares().await;
+        if let Some(file) = &self.deny {
+            file.read_again();
+        }
         log::info!("SIGHUP: a static access token is read again; changes of other settings need a restart");
     }
 

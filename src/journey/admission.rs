@@ -40,6 +40,8 @@ pub struct History {
     pub is_latest_of_lane: bool,
     /// The latest admission of the same passenger, on any lane.
     pub same_passenger: Option<Past>,
+    /// The passenger is on the deny-list, or has an unpaid deduction where that denies.
+    pub is_denied: bool,
     /// What is not yet accepted, where that is limited.
     pub exposed: Option<Exposed>,
     /// The passenger's latest journey that was not taken back, if it has not been ended by an exit or by another entry in its
@@ -153,8 +155,7 @@ mod tests {
             same_code: Some(Past { age }),
             is_latest_of_lane,
             same_passenger: Some(Past { age }),
-            exposed: None,
-            journey: None,
+            ..History::default()
         })
     }
 

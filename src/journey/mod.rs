@@ -199,6 +199,7 @@ impl Rules {
         match (stated.entry_refusal, stated.limit) {
             (Some(refusal), _) => Err(refusal),
             (None, Some(limit)) if limit < stake => Err(Refusal::OverLimit),
+            _ if history.is_denied => Err(Refusal::DeniedPassenger),
             _ if self.is_exposed(stake, history) => Err(Refusal::Exposure),
             _ => Ok(()),
         }
@@ -354,6 +355,21 @@ mod tests {
         let admitted = alarm.decide(SINGLE, &Stated::default(), &history);
         assert!(matches!(admitted, Decision::Admit(_)));
         assert_eq!(alarm.reached(SINGLE, &admitted, &history), Some(Reached::Passenger));
+    }
+
+    #[test]
+    fn the_deny_list_comes_after_the_codes_limit_and_before_exposure() {
+        let limits = Limits { passenger_count: 0, passenger: Fen(0), gate: Fen(0), oldest_ms: 0, at_limit: AtLimit::Deny };
+        let gate = GateExposed { total: Fen(0), oldest: None };
+        let exposed = Some(Exposed { passenger_count: 1, passenger: Fen(0), gate });
+        let rules = Rules { exposure: Some(limits), ..RULES };
+        let denied = History { is_denied: true, exposed, ..History::default() };
+        let refused = |stated: Stated, history: &History| rules.decide(SINGLE, &stated, history);
+        assert_eq!(refused(Stated::default(), &denied), Decision::Refuse(Refusal::DeniedPassenger));
+        let poor = Stated { limit: Some(Fen(0)), ..Stated::default() };
+        assert_eq!(refused(poor, &denied), Decision::Refuse(Refusal::OverLimit));
+        let free = History { is_denied: false, ..denied };
+        assert_eq!(refused(Stated::default(), &free), Decision::Refuse(Refusal::Exposure));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! This room knows neither HTTP nor GPIO; the bytes of a request come from a [`BodyMaker`] that it is handed.
 
 mod checkpoint;
+mod deny;
 mod lock;
 mod order;
 mod results;
@@ -29,6 +30,7 @@ use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use deny::*;
 pub use order::OrderNumber;
 pub use results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled};
 pub use signal::PendingSignal;
@@ -57,6 +59,8 @@ pub struct Options {
     pub line: String,
     /// Windows and prices.
     pub rules: Rules,
+    /// `[deny] unpaid`
+    pub unpaid: Unpaid,
     /// What becomes of old rows.
     pub keeping: Keeping,
     /// Makes request bodies.
@@ -148,7 +152,13 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         boot,
         min_free_bytes: options.min_free_bytes,
         keeping: options.keeping,
-        context: Context { rules: options.rules, gate: options.gate, line: options.line, body_maker: Arc::new(options.body_maker) },
+        context: Context {
+            rules: options.rules,
+            gate: options.gate,
+            line: options.line,
+            unpaid: options.unpaid,
+            body_maker: Arc::new(options.body_maker),
+        },
         lock: lock.ok(),
         store,
         gate,

@@ -117,6 +117,8 @@ CREATE TABLE deduction (
 CREATE INDEX deduction_open ON deduction (state, id) WHERE state IN ('held', 'pending', 'unpaid', 'parked');
 -- What one passenger has not paid yet; all that a limit on it needs, without looking at the rows.
 CREATE INDEX deduction_exposed ON deduction (passenger, total_fen, state) WHERE state IN ('held', 'pending', 'parked');
+-- Who owes: where `[deny] unpaid` says so, a passenger with a row here is not let in.
+CREATE INDEX deduction_unpaid ON deduction (passenger) WHERE state = 'unpaid';
 -- What may be removed one day, in the order of recording.
 CREATE INDEX deduction_settled ON deduction (id) WHERE state IN ('paid', 'void');
 -- What a callback may be about that names nothing but the code; pending rows are found otherwise, so that a scan does not pay for it.
@@ -261,3 +263,40 @@ WHEN (OLD.state = 'paid' AND NEW.state <> 'paid')
 BEGIN
     SELECT RAISE(ABORT, 'the state of a deduction never goes back');
 END;
+
+-- The deny-list. Card accounts are packed as a ride code holds them. A list is loaded in small commits under a version of its own
+-- beside the one that counts; then `deny_list.version` is set to it, and the rows of the version before go in small commits.
+CREATE TABLE deny_card (
+    version INTEGER NOT NULL,
+    card BLOB NOT NULL CHECK (length(card) = 10),
+    PRIMARY KEY (version, card)
+) STRICT, WITHOUT ROWID;
+
+-- What people here added: an import leaves it alone.
+CREATE TABLE deny_local (
+    card BLOB PRIMARY KEY CHECK (length(card) = 10),
+    at_utc_ms INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row: the version that counts and how many cards it has, the newest that was ever handed out, and the digest of the file
+-- that the settings name, as it was read last.
+CREATE TABLE deny_list (
+    version INTEGER NOT NULL,
+    cards INTEGER NOT NULL,
+    newest_version INTEGER NOT NULL,
+    file_digest BLOB
+) STRICT;
+INSERT INTO deny_list (version, cards, newest_version) VALUES (0, 0, 0);
+
+-- Who changed the deny-list, and why; the newest rows.
+CREATE TABLE deny_change (
+    id INTEGER PRIMARY KEY,
+    at_utc_ms INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    change TEXT NOT NULL CHECK (change IN ('imported', 'added', 'removed')),
+    card BLOB,
+    version INTEGER,
+    detail TEXT NOT NULL
+) STRICT;

@@ -1,6 +1,7 @@
 //! The SQL of the project, as functions over one connection. Whoever calls them has begun the transaction.
 
 mod decisions;
+mod deny;
 mod exposure;
 mod journeys;
 mod recording;
@@ -10,7 +11,11 @@ mod upkeep;
 pub(super) use upkeep::Step;
 
 #[cfg(test)]
-pub(super) use {exposure::OF_PASSENGER, settlement::BY_CODE};
+pub(super) use {
+    deny::{IS_LISTED, OWES},
+    exposure::OF_PASSENGER,
+    settlement::BY_CODE,
+};
 
 use std::{
     cell::Cell,
@@ -29,7 +34,7 @@ use super::{
     order::OrderNumber,
     types::{
         Admission, Attempt, BodyMaker, DeductionId, Denial, JourneyId, LedgerError, Opened, Outcome, Page, PageRequest,
-        PendingDeduction, QueueEvent, QueueRow, QueueStory, RecordId, Recorded, STATES, Tap, Totals, Untaken,
+        PendingDeduction, QueueEvent, QueueRow, QueueStory, RecordId, Recorded, STATES, Tap, Totals, Unpaid, Untaken,
     },
 };
 use crate::{
@@ -64,6 +69,8 @@ pub(super) struct Context {
     pub(super) rules: Rules,
     pub(super) gate: String,
     pub(super) line: String,
+    /// `[deny] unpaid`
+    pub(super) unpaid: Unpaid,
     pub(super) body_maker: Arc<BodyMaker>,
 }
 
@@ -202,7 +209,8 @@ impl Store {
         let limit = tap.code.terms.map(|terms| Fen(terms.single_trip_limit_fen));
         let stated = Stated { entry_refusal: tap.code.entry_refusal, limit };
         let place = Place { mode: tap.mode, station: &tap.station };
-        let history = self.history(tap, rules.exposure.as_ref())?;
+        let mut history = self.history(tap, rules.exposure.as_ref())?;
+        history.is_denied = self.is_denied(&tap.code, context.unpaid)?;
         let decision = rules.decide(place, &stated, &history);
         let admission = match &decision {
             Decision::Repeat => Admission::Repeat,
@@ -240,6 +248,7 @@ impl Store {
             same_passenger: same_passenger.map(past),
             exposed,
             journey,
+            ..History::default()
         })
     }
 

@@ -1,6 +1,7 @@
 //! The ledger's promises, on real files.
 
 mod decisions;
+mod deny;
 mod exposure;
 mod journeys;
 mod settlement;
@@ -29,6 +30,7 @@ struct Bench {
     keeping: Keeping,
     exposure: Option<Limits>,
     holes: Holes,
+    unpaid: Unpaid,
 }
 
 impl Bench {
@@ -52,6 +54,7 @@ impl Bench {
                 unmatched_exit: UnmatchedExit::Hold,
                 unfinished_entry: UnfinishedEntry::Void,
             },
+            unpaid: Unpaid::Admits,
         };
         change(&mut bench);
         bench.handles = Some(start(bench.options()).unwrap());
@@ -69,6 +72,7 @@ impl Bench {
             gate: "T1".to_owned(),
             line: "2".to_owned(),
             rules: self.rules(),
+            unpaid: self.unpaid,
             keeping: self.keeping,
             body_maker: Box::new(|bill| format!("{} {}", bill.order, bill.total.0).into_bytes()),
             observer: Box::new(|_| ()),

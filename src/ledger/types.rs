@@ -65,6 +65,15 @@ pub struct Tap {
     pub scanned: Stamp,
 }
 
+/// Whether a passenger with an unpaid deduction is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpaid {
+    /// As anybody else.
+    Admits,
+    /// Not before it is repaid.
+    Denies,
+}
+
 /// What the ledger made of a [`Tap`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
@@ -437,14 +446,14 @@ pub struct Page {
     pub next_after_id: Option<DeductionId>,
 }
 
-/// Why a person makes an order void, in the person's words.
+/// Why a person makes an order void, or changes the deny-list: in the person's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VoidReason(String);
+pub struct Reason(String);
 
-/// Characters of a [`VoidReason`] at most.
-const VOID_REASON_CHARS_MAX: usize = 200;
+/// Characters of a [`Reason`] at most.
+const REASON_CHARS_MAX: usize = 200;
 
-impl VoidReason {
+impl Reason {
     /// Takes a person's words, without the white space around them.
     ///
     /// # Errors
@@ -452,8 +461,8 @@ impl VoidReason {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         if text.is_empty() {
-            Err("the reason is empty; say in a few words why this order is not charged")
-        } else if text.chars().count() > VOID_REASON_CHARS_MAX {
+            Err("the reason is empty; say it in a few words")
+        } else if text.chars().count() > REASON_CHARS_MAX {
             Err("the reason is longer than 200 characters; say it shorter")
         } else if text.chars().any(|character| printable(character) != character) {
             Err("the reason has control characters; write it on one line of plain text")
@@ -475,7 +484,7 @@ pub struct VoidOrder {
     /// Which.
     pub order: OrderNumber,
     /// Why.
-    pub reason: VoidReason,
+    pub reason: Reason,
     /// Although WeChat may have taken it.
     pub even_if_sent: bool,
     /// Who wants it.

@@ -13,6 +13,7 @@
 //! are owned by this thread until they are durable, a stop included.
 
 mod decisions;
+mod deny;
 mod exposure;
 mod settlement;
 mod upkeep;
@@ -45,6 +46,8 @@ use crate::{
     journey::{Reached, Rules},
 };
 use decisions::Delivering;
+use deny::DenyKeeping;
+pub(super) use deny::DenyOp;
 pub(super) use exposure::Alarms;
 use exposure::ExposureWatch;
 use upkeep::Upkeep;
@@ -121,6 +124,8 @@ pub(super) enum NetworkOp {
     Void(Box<VoidOrder>, Reply<Decided>),
     /// What WeChat says of payments; answered when durable.
     Settle(Box<Callback>, IfUnknown, Reply<SettledOrders>),
+    /// The deny-list; those that change it are answered when durable.
+    Deny(DenyOp),
 }
 
 /// What is worth counting.
@@ -238,6 +243,7 @@ pub(super) struct Writer {
     checkpointer: Checkpointer,
     upkeep: Upkeep,
     exposure: ExposureWatch,
+    deny: DenyKeeping,
     /// Let go of after everything else.
     lock: Option<Lock>,
 }
@@ -283,6 +289,7 @@ impl Writer {
             checkpointer,
             upkeep: Upkeep::new(),
             exposure,
+            deny: DenyKeeping::new(),
             lock: setup.lock,
         };
         if matches!(writer.file, File::Closed { .. }) {
@@ -356,6 +363,7 @@ impl Writer {
             return retry_at;
         }
         let mut wake_at = (self.disk_looked_at + DISK_LOOK_EVERY).min(self.upkeep.wake_at());
+        wake_at = self.deny.wake_at().map_or(wake_at, |at| wake_at.min(at));
         if let Some(since) = self.deferred_since {
             wake_at = wake_at.min(since + DEFER_MAX);
         }
@@ -401,7 +409,7 @@ impl Writer {
 
     fn must_see_deferred(&self, op: &NetworkOp) -> bool {
         match op {
-            NetworkOp::Attempt(_) | NetworkOp::Pending { .. } | NetworkOp::SetRules(_) => false,
+            NetworkOp::Attempt(_) | NetworkOp::Pending { .. } | NetworkOp::SetRules(_) | NetworkOp::Deny(_) => false,
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
             NetworkOp::Totals(_)
             | NetworkOp::Page(..)
@@ -450,6 +458,7 @@ impl Writer {
             NetworkOp::RetryParked { after_id, uid, reply } => self.retry_parked(after_id, uid, reply),
             NetworkOp::Void(order, reply) => self.void(&order, reply),
             NetworkOp::Settle(callback, if_unknown, reply) => self.settle(&callback, if_unknown, reply),
+            NetworkOp::Deny(op) => self.serve_deny(op),
         }
     }
 
@@ -910,6 +919,7 @@ impl Writer {
         self.keep_up(now);
         self.watch_exposure(now);
         self.try_lock(now);
+        self.keep_deny_list(now);
     }
 
     /// Gives the log its length when there is time for it, and bounds it when there is none.

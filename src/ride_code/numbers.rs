@@ -5,6 +5,7 @@
 use std::fmt;
 
 use data_encoding::HEXLOWER;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// `2 × BYTES` decimal digits, packed (BCD). Without `Debug`: some of them are a passenger's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,10 +85,36 @@ impl CardAccount {
         self.0.digits()
     }
 
+    /// Packed, as a code and the deny-list hold them. `None` when a half-byte is no decimal digit.
+    #[must_use]
+    pub fn from_packed(bytes: [u8; 10]) -> Option<Self> {
+        Packed::new(bytes).map(Self)
+    }
+
+    /// Packed, two digits a byte.
+    #[must_use]
+    pub fn as_packed(&self) -> &[u8; 10] {
+        self.0.as_bytes()
+    }
+
     /// The last 4 digits.
     #[must_use]
     pub fn tail(&self) -> String {
         self.digits().split_off(16)
+    }
+}
+
+impl Serialize for CardAccount {
+    /// All 20 digits: for the deny-list's commands, which show them only to whom may see them.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.digits())
+    }
+}
+
+impl<'de> Deserialize<'de> for CardAccount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        Self::from_digits(&digits).ok_or_else(|| D::Error::custom("a card account has 20 digits"))
     }
 }
 

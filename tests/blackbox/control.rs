@@ -40,7 +40,7 @@ fn multiply_rows(gate: &Gate, rows: usize) {
 }
 
 /// Runs a command as somebody who has no rights but those of everybody.
-fn as_stranger(gate: &Gate, args: &[&str]) -> Cli {
+pub(crate) fn as_stranger(gate: &Gate, args: &[&str]) -> Cli {
     let usual = gate.command(args);
     let program = gate.path("faregate-of-all");
     if !program.exists() {

@@ -20,6 +20,8 @@ mod control;
 mod decisions;
 #[cfg(feature = "sandbox")]
 mod demo;
+#[cfg(feature = "sandbox")]
+mod deny;
 mod exposure;
 mod faults;
 mod framings;

@@ -8,7 +8,7 @@ impl Bench {
     }
 
     pub(super) fn void(&self, order: &OrderNumber, even_if_sent: bool) -> Decided {
-        let reason = VoidReason::parse("test ride").unwrap();
+        let reason = Reason::parse("test ride").unwrap();
         let order = VoidOrder { order: order.clone(), reason, even_if_sent, uid: 1000 };
         self.runtime.block_on(self.network().void(order)).unwrap()
     }
@@ -213,8 +213,8 @@ fn the_answer_to_a_row_that_became_void_meanwhile_is_kept_as_evidence() {
 
 #[test]
 fn a_reason_is_short_plain_text() {
-    assert_eq!(VoidReason::parse("  读卡器故障 ").unwrap().as_str(), "读卡器故障");
+    assert_eq!(Reason::parse("  读卡器故障 ").unwrap().as_str(), "读卡器故障");
     for bad in ["", " \t", "two\nlines", "\u{1b}[2J", &"x".repeat(201)] {
-        assert!(VoidReason::parse(bad).is_err(), "{bad:?}");
+        assert!(Reason::parse(bad).is_err(), "{bad:?}");
     }
 }

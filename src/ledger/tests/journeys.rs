@@ -100,6 +100,7 @@ impl Gate {
             rules: rules(holes),
             gate: "T1".to_owned(),
             line: "2".to_owned(),
+            unpaid: Unpaid::Admits,
             body_maker: Arc::new(Box::new(|bill: &Bill<'_>| body(bill)) as BodyMaker),
         };
         let now = Stamp { utc_ms: NOW_UTC_MS, boottime_ms: 10 * HOUR_MS, synchronized: true };

@@ -156,7 +156,8 @@ impl Builder {
 }
 
 const SECTIONS: [&str; 7] = ["gate", "ride_code", "fare", "ledger", "wechat", "upload", "monitor"];
-const OPTIONAL_SECTIONS: [&str; 2] = ["callback", "exposure"];
+/// Off when absent.
+const OPTIONAL_SECTIONS: [&str; 3] = ["callback", "exposure", "deny"];
 const LANE_SECTIONS: [&str; 3] = ["lane", "scanner", "turnstile"];
 
 /// JSON's strings, numbers and booleans are TOML as they are; objects become inline tables.
