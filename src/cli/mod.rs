@@ -6,6 +6,7 @@ mod demo;
 mod deny;
 mod exit;
 mod fare;
+mod fsck;
 mod journeys;
 mod queue;
 mod run;
@@ -56,6 +57,13 @@ enum Command {
     /// Change or list who is not let in. For root and the user faregate.
     #[command(subcommand)]
     Deny(deny::Command),
+    /// Check that the ledger is whole and every fen in it explained. Repairs nothing; the daemon may run. Exits 1 when something is
+    /// wrong, 65 when the file is damaged.
+    Fsck {
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// See a whole gate at work, beside a WeChat of its own: needs no settings, no hardware, no network.
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
@@ -78,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Journeys(command) => journeys::run(&command, &arguments.config),
         Command::Fare(fare) => fare::run(&fare, &arguments.config),
         Command::Deny(command) => deny::run(&command, &arguments.config),
+        Command::Fsck { json } => fsck::run(&arguments.config, json),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),
     };

@@ -39,6 +39,22 @@ pub(super) struct Source {
     settings: Option<Settings>,
 }
 
+/// The ledger that the settings name, for a command that reads the file itself, beside a daemon or without one.
+pub(super) fn own_ledger(config: &Path) -> Result<PathBuf, Failure> {
+    let Some(settings) = Source::new(config)?.settings else { return Err(file_forbidden("the settings", config)) };
+    let path = settings.ledger.path;
+    // What is not there is not forbidden.
+    if may_use(&path) { Ok(path) } else { Err(file_forbidden("the ledger", &path)) }
+}
+
+fn file_forbidden(what: &str, path: &Path) -> Failure {
+    let path = path.display();
+    Failure::new(
+        Code::NotAllowed,
+        format!("{what} {path} may not be read by this user, and this command reads the file itself; use sudo"),
+    )
+}
+
 /// Where they come from at the moment.
 enum Place {
     Daemon(Client),

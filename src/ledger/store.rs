@@ -3,6 +3,7 @@
 mod decisions;
 mod deny;
 mod exposure;
+pub(super) mod fsck;
 mod journeys;
 mod recording;
 mod settlement;

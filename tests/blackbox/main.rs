@@ -25,6 +25,7 @@ mod deny;
 mod exposure;
 mod faults;
 mod framings;
+mod fsck;
 mod isolation;
 mod journeys;
 mod notify;

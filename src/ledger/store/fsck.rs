@@ -1,0 +1,143 @@
+//! Reads for `fsck`, in one consistent view of the file.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+
+use super::{APPLICATION_ID, VERSION, explain, text};
+use crate::ledger::{
+    fsck::{CheckedRow, Sum},
+    types::LedgerError,
+};
+
+/// Faults of the file that are told.
+const DAMAGE_MAX: u32 = 20;
+
+/// A read-only connection in a transaction: what it reads is of one moment.
+pub(in crate::ledger) struct View {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl View {
+    pub(in crate::ledger) fn open(path: &Path) -> Result<Self, LedgerError> {
+        if !path.exists() {
+            return Err(LedgerError::Missing { path: path.to_owned() });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(path, &error))?;
+        let view = Self { connection, path: path.to_owned() };
+        let found = view.begin().map_err(|error| view.explain(&error))?;
+        match found {
+            (APPLICATION_ID, version) if version / 1000 > VERSION / 1000 => {
+                Err(LedgerError::Newer { path: path.to_owned(), found: version, known: VERSION })
+            }
+            (APPLICATION_ID, _) => Ok(view),
+            _ => Err(LedgerError::Damaged { path: path.to_owned(), detail: "it is no ledger".to_owned() }),
+        }
+    }
+
+    /// Whose file it is, and its version.
+    fn begin(&self) -> rusqlite::Result<(i64, i64)> {
+        self.connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        // CHECK constraints are judged row by row, in better words.
+        self.connection.execute_batch(
+            "PRAGMA mmap_size = 0; PRAGMA cache_size = -2048; PRAGMA ignore_check_constraints = ON; PRAGMA temp_store = FILE; BEGIN",
+        )?;
+        let number = |name| self.connection.pragma_query_value(None, name, |row| row.get(0));
+        Ok((number("application_id")?, number("user_version")?))
+    }
+
+    pub(in crate::ledger) fn explain(&self, error: &rusqlite::Error) -> LedgerError {
+        explain(&self.path, error)
+    }
+
+    /// What SQLite says of the file as a whole; nothing when it is.
+    pub(in crate::ledger) fn damage(&self) -> rusqlite::Result<Vec<String>> {
+        let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({DAMAGE_MAX})"))?;
+        let mut damage = Vec::new();
+        for line in check.query_map([], |row| row.get::<_, String>(0))? {
+            match line {
+                Ok(line) if line == "ok" => {}
+                Ok(line) => damage.push(line),
+                // It cannot even be looked at as a whole.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => damage.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damage)
+    }
+
+    pub(in crate::ledger) fn each_row(&self, mut take: impl FnMut(&CheckedRow)) -> rusqlite::Result<()> {
+        let mut rows = self.connection.prepare(
+            "SELECT order_number, state, kind, opening, reason, original_fen, total_fen, length(body) > 0 AS has_body,
+                 sent OR attempts > 0 AS was_sent, accepted_utc_ms, paid_fen, settled_utc_ms
+             FROM deduction ORDER BY id",
+        )?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            take(&checked_row(row)?);
+        }
+        Ok(())
+    }
+
+    pub(in crate::ledger) fn tally(&self) -> rusqlite::Result<Vec<(String, Sum)>> {
+        self.sums("SELECT state, deductions, fen FROM tally")
+    }
+
+    /// Sums of what was removed, by state.
+    pub(in crate::ledger) fn removed(&self) -> rusqlite::Result<Vec<(String, Sum)>> {
+        self.sums("SELECT state, sum(deductions), sum(total_fen) FROM daily GROUP BY state ORDER BY state")
+    }
+
+    fn sums(&self, sql: &str) -> rusqlite::Result<Vec<(String, Sum)>> {
+        let sum = |row: &Row<'_>| Ok((row.get(0)?, Sum { rows: row.get::<_, i64>(1)?.try_into().unwrap_or(0), fen: row.get(2)? }));
+        self.connection.prepare(sql)?.query_map([], sum)?.collect()
+    }
+
+    /// Goes along the index of the numbers, which SQLite's own check has compared with the rows.
+    pub(in crate::ledger) fn each_number_used_again(&self, mut take: impl FnMut(&str)) -> rusqlite::Result<()> {
+        let sql = "SELECT order_number FROM deduction GROUP BY order_number HAVING count(*) > 1";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            take(&text(row, "order_number")?.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    pub(in crate::ledger) fn each_stray_event(&self, mut take: impl FnMut(i64)) -> rusqlite::Result<()> {
+        let sql = "SELECT id FROM event WHERE NOT EXISTS (SELECT 1 FROM deduction WHERE deduction.id = event.deduction)";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            take(row.get(0)?);
+        }
+        Ok(())
+    }
+
+    /// Cards that the imported deny-list says it has, and those it has.
+    pub(in crate::ledger) fn deny_list(&self) -> rusqlite::Result<(i64, i64)> {
+        let sql = "SELECT cards, (SELECT count(*) FROM deny_card WHERE deny_card.version = deny_list.version) FROM deny_list";
+        self.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+}
+
+fn checked_row(row: &Row<'_>) -> rusqlite::Result<CheckedRow> {
+    let word = |column| text(row, column).map(Option::unwrap_or_default);
+    let holds = |column| row.get::<_, Option<bool>>(column).map(|holds| holds == Some(true));
+    Ok(CheckedRow {
+        order: word("order_number")?,
+        state: word("state")?,
+        kind: word("kind")?,
+        opening: word("opening")?,
+        reason: word("reason")?,
+        original_fen: row.get("original_fen")?,
+        total_fen: row.get("total_fen")?,
+        has_body: holds("has_body")?,
+        was_sent: holds("was_sent")?,
+        accepted_utc_ms: row.get("accepted_utc_ms")?,
+        paid_fen: row.get("paid_fen")?,
+        settled_utc_ms: row.get("settled_utc_ms")?,
+    })
+}
