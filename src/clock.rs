@@ -69,6 +69,13 @@ pub fn beijing_compact(utc_ms: i64) -> String {
         .map_or_else(|| utc_ms.to_string(), |time| Offset::constant(8).to_datetime(time).strftime("%Y%m%d%H%M%S").to_string())
 }
 
+/// The Beijing day of UTC milliseconds, `2026-11-23`.
+#[must_use]
+pub fn beijing_day(utc_ms: i64) -> String {
+    timestamp(utc_ms)
+        .map_or_else(|| utc_ms.to_string(), |time| Offset::constant(8).to_datetime(time).strftime("%Y-%m-%d").to_string())
+}
+
 fn timestamp(utc_ms: i64) -> Option<Timestamp> {
     Timestamp::from_millisecond(utc_ms).ok()
 }
@@ -89,6 +96,7 @@ mod tests {
         assert_eq!(rfc3339_ms(utc_ms), "2026-11-23T05:34:30.123Z");
         assert_eq!(beijing_compact(utc_ms), "20261123133430");
         assert_eq!(beijing_compact(0), "19700101080000");
+        assert_eq!((beijing_day(1_795_449_599_999), beijing_day(1_795_449_600_000)), ("2026-11-23".into(), "2026-11-24".into()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod code;
 mod demo;
 mod deny;
 mod exit;
+mod export;
 mod fare;
 mod fsck;
 mod journeys;
@@ -57,6 +58,8 @@ enum Command {
     /// Change or list who is not let in. For root and the user faregate.
     #[command(subcommand)]
     Deny(deny::Command),
+    /// Write the deductions that were recorded within a time, to be compared with WeChat's bill.
+    Export(export::Arguments),
     /// Check that the ledger is whole and every fen in it explained. Repairs nothing; the daemon may run. Exits 1 when something is
     /// wrong, 65 when the file is damaged.
     Fsck {
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Journeys(command) => journeys::run(&command, &arguments.config),
         Command::Fare(fare) => fare::run(&fare, &arguments.config),
         Command::Deny(command) => deny::run(&command, &arguments.config),
+        Command::Export(options) => export::run(&options, &arguments.config),
         Command::Fsck { json } => fsck::run(&arguments.config, json),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),

@@ -4,6 +4,7 @@
 //! ledger's lock, which would keep the gate from starting, nor a seat at the control socket.
 
 mod deny;
+mod export;
 
 use std::{
     io,

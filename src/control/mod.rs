@@ -17,7 +17,10 @@ pub use deny::{DenyAnswer, DenyQuestion};
 pub use server::{ControlError, Server};
 
 use crate::{
-    ledger::{Decided, JourneyRow, LedgerError, QueueRow, QueueStory, RetriedBatch},
+    ledger::{
+        Decided, ExportPage, ExportRequest, JourneyRow, LedgerError, QueueRow, QueueStory, RemovedRequest, RemovedSum, Requests,
+        RetriedBatch,
+    },
     monitor::Status,
 };
 
@@ -72,8 +75,28 @@ pub enum Question {
         /// Although WeChat may have taken it.
         even_if_sent: bool,
     },
+    /// A page of an export. With requests, which hold ride codes, only for root and the daemon's own user.
+    Export(ExportRequest),
+    /// Sums of deductions that were removed.
+    Removed(RemovedRequest),
     /// About the deny-list. Only for root and the daemon's own user.
     Deny(DenyQuestion),
+}
+
+impl Question {
+    /// Whether whoever can open the socket may ask it; the others are for root and the daemon's own user.
+    fn is_for_everybody(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::QueuePage { .. }
+            | Self::QueueShow { .. }
+            | Self::JourneysPage { .. }
+            | Self::Ledger
+            | Self::Removed(_) => true,
+            Self::Export(request) => request.requests == Requests::Without,
+            Self::QueueRetry { .. } | Self::QueueRetryParked { .. } | Self::QueueVoid { .. } | Self::Deny(_) => false,
+        }
+    }
 }
 
 /// What is answered.
@@ -104,6 +127,10 @@ pub enum Answer {
     Decided(Decided),
     /// To [`Question::QueueRetryParked`].
     RetriedParked(RetriedBatch),
+    /// To [`Question::Export`].
+    Export(ExportPage),
+    /// To [`Question::Removed`].
+    Removed(Vec<RemovedSum>),
     /// To [`Question::Deny`].
     Deny(DenyAnswer),
     /// The question could not be answered.

@@ -202,12 +202,18 @@ where
 
     async fn answer(&self, question: Question, uid: u32) -> Answer {
         match question {
+            question if !question.is_for_everybody() && !may_change(uid) => not_allowed(&question),
             Question::Status => Answer::Status(Box::new((self.status)().await)),
             Question::Ledger => Answer::Ledger(self.ledger_path.to_path_buf()),
             Question::QueuePage { state, after_id, limit } => self.page(state, after_id, limit.min(PAGE_ROWS)).await,
             Question::QueueShow { order } => self.show(&order).await,
             Question::JourneysPage { open_only, after_id } => self.journeys(open_only, after_id).await,
-            change if !may_change(uid) => not_allowed(&change),
+            Question::Export(request) => {
+                self.ledger.export(request).await.map_or_else(|error| Answer::from(&error), Answer::Export)
+            }
+            Question::Removed(request) => {
+                self.ledger.removed(request).await.map_or_else(|error| Answer::from(&error), Answer::Removed)
+            }
             Question::QueueRetry { order } => self.retry(&order, uid).await,
             Question::QueueRetryParked { after_id } => {
                 self.ledger.retry_parked(after_id, uid).await.map_or_else(|error| Answer::from(&error), Answer::RetriedParked)
@@ -260,9 +266,10 @@ fn may_change(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-fn not_allowed(change: &Question) -> Answer {
-    let command = match change {
+fn not_allowed(question: &Question) -> Answer {
+    let command = match question {
         Question::Deny(_) => "deny",
+        Question::Export(_) => "export --with-codes",
         Question::QueueVoid { .. } => "queue void",
         _ => "queue retry",
     };

@@ -373,6 +373,19 @@ mod tests {
     }
 
     #[test]
+    fn who_is_on_the_deny_list_does_not_get_in_and_always_gets_out() {
+        let denied = |history| History { is_denied: true, ..history };
+        for mode in [Mode::Single, Mode::Entry, Mode::Both] {
+            let refused = RULES.decide(on(mode), &Stated::default(), &denied(History::default()));
+            assert_eq!(refused, Decision::Refuse(Refusal::DeniedPassenger), "{mode:?}");
+        }
+        for mode in [Mode::Exit, Mode::Both] {
+            let let_out = RULES.decide(on(mode), &Stated::default(), &denied(with_journey(60_000)));
+            assert_eq!(kind(&let_out), Some(Kind::Exit), "{mode:?}");
+        }
+    }
+
+    #[test]
     fn what_the_code_refuses_comes_after_what_its_history_refuses() {
         let stated = Stated { entry_refusal: Some(Refusal::ClockUnsynchronized), limit: Some(Fen(0)) };
         assert_eq!(decide(stated), Decision::Refuse(Refusal::ClockUnsynchronized));

@@ -17,13 +17,11 @@ use crate::journal::printable;
 /// Words of `kind`.
 const KINDS: [&str; 4] = ["single", "exit", "unmatched-exit", "unfinished-entry"];
 /// Words of `opening`.
-const OPENINGS: [&str; 5] = ["waiting", "opened", "unconfirmed", "late", "not-opened"];
+const OPENINGS: [&str; 6] = ["none", "waiting", "opened", "unconfirmed", "late", "not-opened"];
 /// What may be removed when it was kept long enough.
 const REMOVABLE: [&str; 2] = ["paid", "void"];
 /// So many rows that are wrong in the same way are named; all are counted.
 const EXAMPLES_MAX: usize = 5;
-/// Parked for these reasons, a row has no request that could be sent.
-const PARKED_WITHOUT_BODY: [&str; 1] = ["unmatched"];
 
 /// A promise that a ledger keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +216,6 @@ pub(super) struct CheckedRow {
     pub(super) state: String,
     pub(super) kind: String,
     pub(super) opening: String,
-    pub(super) reason: String,
     pub(super) original_fen: i64,
     pub(super) total_fen: i64,
     pub(super) has_body: bool,
@@ -247,14 +244,9 @@ impl CheckedRow {
         .filter_map(|(invariant, is_broken)| is_broken.then_some(invariant))
     }
 
-    /// A request is made when a row becomes pending: one that is held has none yet, one that is void may never get one.
+    /// What was void or free from the first has no request, and WeChat may call paid what it was never asked for.
     fn needs_body(&self) -> bool {
-        let has_been_pending = match self.state.as_str() {
-            "pending" | "accepted" | "unpaid" => true,
-            "parked" => !PARKED_WITHOUT_BODY.contains(&self.reason.as_str()),
-            _ => false,
-        };
-        has_been_pending || self.was_sent
+        !["void", "paid"].contains(&self.state.as_str()) || self.was_sent
     }
 }
 
@@ -304,7 +296,6 @@ mod tests {
             state: state.to_owned(),
             kind: "single".to_owned(),
             opening: "opened".to_owned(),
-            reason: String::new(),
             original_fen: 200,
             total_fen: 150,
             has_body: true,
@@ -328,14 +319,12 @@ mod tests {
 
     #[test]
     fn a_request_is_missed_exactly_where_one_was_made() {
-        let without = |state: &str, reason: &str, was_sent| {
-            broken(&CheckedRow { has_body: false, was_sent, reason: reason.to_owned(), ..row(state) }) == [Invariant::Body]
-        };
-        for state in ["pending", "accepted", "unpaid", "parked"] {
-            assert!(without(state, "", false), "{state}");
+        let without = |state: &str, was_sent| broken(&CheckedRow { has_body: false, was_sent, ..row(state) }) == [Invariant::Body];
+        for state in ["held", "pending", "accepted", "unpaid", "parked"] {
+            assert!(without(state, false), "{state}");
         }
-        assert!(!without("held", "", false) && !without("void", "free", false) && !without("parked", "unmatched", false));
-        assert!(without("void", "wrong", true), "what was sent must be kept");
+        assert!(!without("void", false) && !without("paid", false), "what was never to be sent");
+        assert!(without("void", true) && without("paid", true), "what was sent must be kept");
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod checkpoint;
 mod deny;
+mod export;
 mod fsck;
 mod lock;
 mod order;
@@ -32,6 +33,7 @@ use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use deny::*;
+pub use export::*;
 pub use fsck::{Broken, FsckReport, Invariant, Sum, fsck};
 pub use order::OrderNumber;
 pub use results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled};

@@ -2,6 +2,7 @@
 
 mod decisions;
 mod deny;
+mod export;
 mod exposure;
 pub(super) mod fsck;
 mod journeys;

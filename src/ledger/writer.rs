@@ -14,6 +14,7 @@
 
 mod decisions;
 mod deny;
+mod export;
 mod exposure;
 mod settlement;
 mod upkeep;
@@ -48,6 +49,7 @@ use crate::{
 use decisions::Delivering;
 use deny::DenyKeeping;
 pub(super) use deny::DenyOp;
+pub(super) use export::ExportOp;
 pub(super) use exposure::Alarms;
 use exposure::ExposureWatch;
 use upkeep::Upkeep;
@@ -126,6 +128,8 @@ pub(super) enum NetworkOp {
     Settle(Box<Callback>, IfUnknown, Reply<SettledOrders>),
     /// The deny-list; those that change it are answered when durable.
     Deny(DenyOp),
+    /// What `export` reads.
+    Export(ExportOp),
 }
 
 /// What is worth counting.
@@ -410,6 +414,7 @@ impl Writer {
     fn must_see_deferred(&self, op: &NetworkOp) -> bool {
         match op {
             NetworkOp::Attempt(_) | NetworkOp::Pending { .. } | NetworkOp::SetRules(_) | NetworkOp::Deny(_) => false,
+            NetworkOp::Export(op) => op.is_first() && !self.deferred.is_empty(),
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
             NetworkOp::Totals(_)
             | NetworkOp::Page(..)
@@ -459,6 +464,7 @@ impl Writer {
             NetworkOp::Void(order, reply) => self.void(&order, reply),
             NetworkOp::Settle(callback, if_unknown, reply) => self.settle(&callback, if_unknown, reply),
             NetworkOp::Deny(op) => self.serve_deny(op),
+            NetworkOp::Export(op) => self.serve_export(op),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use data_encoding::BASE64;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -104,6 +105,25 @@ impl Object {
     }
 }
 
+/// The ride codes of a request, in base64. It has no `Debug`, like [`Deduction`].
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct RequestCodes {
+    /// The scan's.
+    #[serde(default)]
+    pub qrcode: Option<String>,
+    /// The first tap's.
+    #[serde(default)]
+    pub start_qrcode: Option<String>,
+}
+
+impl RequestCodes {
+    /// Of a request as [`BodyTemplate::body`] made it; none where it was spoiled.
+    #[must_use]
+    pub fn of(body: &str) -> Self {
+        serde_json::from_str(body).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +157,13 @@ mod tests {
 
     fn text(template: &BodyTemplate, deduction: &Deduction<'_>) -> String {
         String::from_utf8(template.body(deduction)).unwrap()
+    }
+
+    #[test]
+    fn the_codes_of_a_request_are_found_again_in_its_bytes() {
+        let codes = RequestCodes::of(&text(&template(), &Deduction { start_code: Some(b"entry"), ..single() }));
+        assert_eq!((codes.qrcode.as_deref(), codes.start_qrcode.as_deref()), (Some("gP/+AQ=="), Some("ZW50cnk=")));
+        assert!(RequestCodes::of("spoiled") == RequestCodes::default());
     }
 
     #[test]

@@ -88,7 +88,7 @@ promises! {
         UPDATE tally SET deductions = 1, fen = 200 WHERE state = 'paid'" => "paid", 1;
     a_step_of_a_story_without_a_deduction_is_named: "INSERT INTO event (deduction, at_utc_ms, event) VALUES (99, 1, 'opened')" => "events", 1;
     the_sum_of_something_unsettled_that_was_removed_is_named: "
-        INSERT INTO daily (day, state, lane, deductions, original_fen, total_fen, paid_fen)
+        INSERT INTO daily (day, state, line, deductions, original_fen, total_fen, paid_fen)
         VALUES ('2026-11-23', 'parked', 'in', 2, 400, 400, 0)" => "removed", 1;
     a_deny_list_that_lost_a_card_is_named: "UPDATE deny_list SET cards = 1" => "deny-list", 1;
 }
@@ -109,7 +109,7 @@ fn a_fen_in_no_known_state_is_named_and_told_as_unexplained() {
 #[test]
 fn books_that_balance_are_printed_and_balance() {
     let (_wechat, gate) = gate_with_rows();
-    let removed = "INSERT INTO daily (day, state, lane, deductions, original_fen, total_fen, paid_fen)
+    let removed = "INSERT INTO daily (day, state, line, deductions, original_fen, total_fen, paid_fen)
          VALUES ('2026-11-23', 'paid', 'in', 2, 400, 380, 380), ('2026-11-24', 'void', 'in', 1, 200, 200, 0)";
     Connection::open(gate.path("ledger.db")).unwrap().execute(removed, []).unwrap();
     let (cli, document) = fsck(&gate);

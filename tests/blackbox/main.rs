@@ -22,6 +22,7 @@ mod decisions;
 mod demo;
 #[cfg(feature = "sandbox")]
 mod deny;
+mod export;
 mod exposure;
 mod faults;
 mod framings;

@@ -70,7 +70,7 @@ impl View {
 
     pub(in crate::ledger) fn each_row(&self, mut take: impl FnMut(&CheckedRow)) -> rusqlite::Result<()> {
         let mut rows = self.connection.prepare(
-            "SELECT order_number, state, kind, opening, reason, original_fen, total_fen, length(body) > 0 AS has_body,
+            "SELECT order_number, state, kind, opening, original_fen, total_fen, length(body) > 0 AS has_body,
                  sent OR attempts > 0 AS was_sent, accepted_utc_ms, paid_fen, settled_utc_ms
              FROM deduction ORDER BY id",
         )?;
@@ -131,7 +131,6 @@ fn checked_row(row: &Row<'_>) -> rusqlite::Result<CheckedRow> {
         state: word("state")?,
         kind: word("kind")?,
         opening: word("opening")?,
-        reason: word("reason")?,
         original_fen: row.get("original_fen")?,
         total_fen: row.get("total_fen")?,
         has_body: holds("has_body")?,
