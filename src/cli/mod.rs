@@ -14,6 +14,7 @@ mod run;
 mod sandbox;
 mod source;
 mod status;
+mod story;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 

@@ -10,8 +10,9 @@ use clap::{Subcommand, builder::PossibleValuesParser};
 use super::{
     exit::{Code, Failure},
     source::Source,
+    story,
 };
-use crate::ledger::{Decided, OrderNumber, QueueRow, QueueStory, Reason, STATES};
+use crate::ledger::{Decided, OrderNumber, QueueRow, Reason, STATES};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -188,27 +189,5 @@ fn show(config: &Path, order: &str, json: bool) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&story).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
         return Ok(writeln!(out, "{text}")?);
     }
-    Ok(write_story(&mut out, &story)?)
-}
-
-fn write_story(out: &mut impl Write, story: &QueueStory) -> io::Result<()> {
-    let row = &story.row;
-    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    writeln!(out, "order      {}", row.order)?;
-    writeln!(out, "state      {}{}", row.state, row.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})")))?;
-    writeln!(out, "kind       {}", row.kind)?;
-    writeln!(out, "flags      {}", if row.flags.is_empty() { "-".to_owned() } else { row.flags.join(", ") })?;
-    writeln!(out, "where      gate {}, lane {}", row.gate, row.lane)?;
-    writeln!(out, "passenger  {}", row.passenger)?;
-    writeln!(out, "fare       {} fen, {} fen after discount", row.original_fen, row.total_fen)?;
-    writeln!(out, "paid       {}", row.paid_fen.map_or("-".to_owned(), |fen| format!("{fen} fen")))?;
-    writeln!(out, "trip       {} to {}", row.start_time, or_none(&row.end_time))?;
-    writeln!(out, "attempts   {}", row.attempts)?;
-    writeln!(out, "last error {}", or_none(&row.last_error))?;
-    writeln!(out, "payment    {}", or_none(&row.transaction_id))?;
-    writeln!(out)?;
-    for event in &story.events {
-        writeln!(out, "{}  {:<12} {}", event.at, event.event, event.detail.as_deref().unwrap_or(""))?;
-    }
-    Ok(())
+    Ok(story::write(&mut out, &story)?)
 }

@@ -228,6 +228,31 @@ fn a_row_is_shown_with_its_history() {
 }
 
 #[test]
+fn a_story_is_told_in_the_order_of_time_with_what_each_step_means_and_what_to_do() {
+    let wechat = WeChat::start();
+    wechat.answer(Answer::ErrCode(47001));
+    let mut gate = Gate::beside(&wechat).start();
+    gate.scan("in", &code("STORY", 1));
+    gate.wait("it is parked", || gate.rows_in("parked").len() == 1);
+    let order = gate.queue()[0]["order"].as_str().unwrap().to_owned();
+    wechat.answer(Answer::Ok);
+    let parked = gate.cli(&["queue", "show", &order]).stdout;
+    assert!(parked.contains("state      parked") && parked.contains("queue retry, or queue void"), "{parked}");
+    assert_eq!(gate.cli(&["queue", "retry", &order]).code, Some(0));
+    gate.wait("it is accepted", || gate.rows_in("accepted").len() == 1);
+    let told = gate.cli(&["queue", "show", &order]).stdout;
+    let steps: Vec<_> =
+        told.split_once("\n\n").unwrap().1.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(
+        steps.iter().map(|step| step[1]).collect::<Vec<_>>(),
+        ["recorded", "opened", "parked", "retried", "accepted"],
+        "{told}"
+    );
+    assert!(steps.is_sorted_by_key(|step| step[0]), "{told}");
+    assert!(told.contains("before anything opened: ") && told.contains("47001") && told.contains("taken by WeChat"), "{told}");
+}
+
+#[test]
 fn the_status_has_every_part_that_the_contract_names() {
     let wechat = WeChat::start();
     let mut gate = Gate::beside(&wechat).lanes(&["in", "out"]).start();

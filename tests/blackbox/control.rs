@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -53,7 +54,14 @@ pub(crate) fn as_stranger(gate: &Gate, args: &[&str]) -> Cli {
     if rustix::process::getuid().is_root() {
         command.uid(STRANGER);
     }
-    let output = command.current_dir("/").output().unwrap();
+    command.current_dir("/");
+    let output = loop {
+        match command.output() {
+            // A process that another test has just begun may still hold the copy open for writing.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            output => break output.unwrap(),
+        }
+    };
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Cli { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
