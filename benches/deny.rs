@@ -58,7 +58,6 @@ fn import(gate: &mut Gate, cards: u64) {
     };
     let scan = &gate.status()["scan_to_open_ms"];
     println!("import of {cards} cards beside {scans} scans: {took:.2?}; scan to open p50 {}, p99 {} ms", scan["p50"], scan["p99"]);
-    println!("    the ledger has {} KiB", fs::metadata(gate.path("ledger.db")).unwrap().len() >> 10);
 }
 
 /// Admissions that write nothing, with no list and with this one: the difference is the look-up.
