@@ -46,6 +46,10 @@ pub enum Invariant {
     Paid,
     /// Each step of a story belongs to a deduction.
     Events,
+    /// A journey has at most one deduction that is not void.
+    JourneyOnce,
+    /// A deduction's journey is there.
+    Journeys,
     /// Only what is paid or void was ever removed.
     Removed,
     /// The deny-list has as many cards as it says.
@@ -67,6 +71,8 @@ impl Invariant {
             Self::AcceptedAt => "accepted-at",
             Self::Paid => "paid",
             Self::Events => "events",
+            Self::JourneyOnce => "journey-once",
+            Self::Journeys => "journeys",
             Self::Removed => "removed",
             Self::DenyList => "deny-list",
         }
@@ -86,6 +92,8 @@ impl Invariant {
             Self::AcceptedAt => "accepted deductions do not say when they were accepted",
             Self::Paid => "paid deductions do not say how much was paid, or when",
             Self::Events => "steps of a story belong to no deduction",
+            Self::JourneyOnce => "journeys have several deductions that are not void, so the passenger may be charged twice",
+            Self::Journeys => "deductions are for journeys that are not in the ledger",
             Self::Removed => "sums of removed deductions are of a state that is never removed",
             Self::DenyList => "the deny-list has another number of cards than it says",
         }
@@ -98,8 +106,11 @@ impl Invariant {
             Self::DenyList => "import the list again",
             Self::Words => "if a newer version wrote this ledger, install that again; else keep a copy and have it looked at",
             Self::Body => "look at each with: faregate queue show ORDER; void it, and charge the passenger otherwise",
+            Self::JourneyOnce => "look at each with: faregate queue show ORDER; a person must give back what was paid twice",
             Self::OrderUnique => "compare each with WeChat's bill by its time and amount before anything else is sent",
-            Self::Tally | Self::Events => "nothing is charged wrongly by it; keep a copy of the ledger and have it looked at",
+            Self::Tally | Self::Events | Self::Journeys => {
+                "nothing is charged wrongly by it; keep a copy of the ledger and have it looked at"
+            }
             _ => "keep a copy of the ledger, compare these with WeChat's bill, and have it looked at",
         }
     }
@@ -223,6 +234,8 @@ pub(super) struct CheckedRow {
     pub(super) was_sent: bool,
     pub(super) accepted_utc_ms: Option<i64>,
     pub(super) paid_fen: Option<i64>,
+    /// Whether it has the flag `amount-mismatch`.
+    pub(super) is_mismatch: bool,
     pub(super) settled_utc_ms: Option<i64>,
 }
 
@@ -238,10 +251,15 @@ impl CheckedRow {
             (Invariant::Amount, !(0..=self.original_fen).contains(&self.total_fen)),
             (Invariant::Body, !self.has_body && self.needs_body()),
             (Invariant::AcceptedAt, is("accepted") && self.accepted_utc_ms.is_none()),
-            (Invariant::Paid, is("paid") && (self.paid_fen.is_none() || self.settled_utc_ms.is_none())),
+            (Invariant::Paid, is("paid") && (!self.is_amount_told() || self.settled_utc_ms.is_none())),
         ]
         .into_iter()
         .filter_map(|(invariant, is_broken)| is_broken.then_some(invariant))
+    }
+
+    /// Of one payment for several trips whose sum does not fit, the part of each is not known.
+    fn is_amount_told(&self) -> bool {
+        self.paid_fen.is_some() || self.is_mismatch
     }
 
     /// What was void or free from the first has no request, and WeChat may call paid what it was never asked for.
@@ -277,6 +295,8 @@ fn look_at_rows(view: &View, report: &mut FsckReport) -> rusqlite::Result<()> {
     view.each_row(|row| report.take(row))?;
     report.compare_tally(&view.tally()?);
     view.each_number_used_again(|order| report.break_of(Invariant::OrderUnique, order))?;
+    view.each_charged_again(|order| report.break_of(Invariant::JourneyOnce, order))?;
+    view.each_without_journey(|order| report.break_of(Invariant::Journeys, order))?;
     view.each_stray_event(|event| report.break_of(Invariant::Events, &format!("event {event}")))?;
     report.take_removed(&view.removed()?);
     let (said, counted) = view.deny_list()?;
@@ -302,6 +322,7 @@ mod tests {
             was_sent: true,
             accepted_utc_ms: Some(1),
             paid_fen: Some(150),
+            is_mismatch: false,
             settled_utc_ms: Some(1),
         }
     }
@@ -315,6 +336,7 @@ mod tests {
         for state in STATES {
             assert_eq!(broken(&row(state)), [], "{state}");
         }
+        assert_eq!(broken(&CheckedRow { paid_fen: None, is_mismatch: true, ..row("paid") }), []);
     }
 
     #[test]

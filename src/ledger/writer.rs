@@ -960,6 +960,8 @@ impl NetworkOp {
             Self::Retry { reply, .. } | Self::Void(_, reply) => drop(reply.send(Err(error))),
             Self::RetryParked { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle(_, _, reply) => drop(reply.send(Err(error))),
+            Self::Deny(op) => op.refuse(error),
+            Self::Export(op) => op.refuse(error),
             Self::Attempt(_) | Self::SetRules(_) => {}
         }
     }

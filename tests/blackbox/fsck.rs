@@ -76,6 +76,11 @@ promises! {
         DROP TABLE deduction;
         UPDATE copy SET order_number = (SELECT order_number FROM copy WHERE id = 1) WHERE id = 2;
         ALTER TABLE copy RENAME TO deduction" => "order-unique", 1;
+    a_journey_that_is_charged_twice_is_named: "
+        INSERT INTO journey SELECT 1, order_number, 'exited', gate, lane, station, passenger, passenger_tail, x'00', code_digest, 'opened', 0,
+            NULL, NULL, 0, NULL, 1, 1, 0, created_boot, 0, 0 FROM deduction WHERE id = 1;
+        UPDATE deduction SET journey = 1 WHERE id < 3" => "journey-once", 1;
+    a_journey_that_is_not_there_is_named: "UPDATE deduction SET journey = 7 WHERE id = 1" => "journeys", 1;
     a_kind_that_nobody_knows_is_named: "UPDATE deduction SET kind = 'double' WHERE id = 2" => "words", 1;
     an_opening_that_nobody_knows_is_named: "UPDATE deduction SET opening = 'ajar' WHERE id = 2" => "words", 1;
     an_amount_that_grew_by_its_discount_is_named: "

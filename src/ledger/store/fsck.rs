@@ -71,7 +71,8 @@ impl View {
     pub(in crate::ledger) fn each_row(&self, mut take: impl FnMut(&CheckedRow)) -> rusqlite::Result<()> {
         let mut rows = self.connection.prepare(
             "SELECT order_number, state, kind, opening, original_fen, total_fen, length(body) > 0 AS has_body,
-                 sent OR attempts > 0 AS was_sent, accepted_utc_ms, paid_fen, settled_utc_ms
+                 sent OR attempts > 0 AS was_sent, accepted_utc_ms, paid_fen,
+                 instr(flags, 'amount-mismatch') > 0 AS is_mismatch, settled_utc_ms
              FROM deduction ORDER BY id",
         )?;
         let mut rows = rows.query([])?;
@@ -96,8 +97,25 @@ impl View {
     }
 
     /// Goes along the index of the numbers, which SQLite's own check has compared with the rows.
-    pub(in crate::ledger) fn each_number_used_again(&self, mut take: impl FnMut(&str)) -> rusqlite::Result<()> {
-        let sql = "SELECT order_number FROM deduction GROUP BY order_number HAVING count(*) > 1";
+    pub(in crate::ledger) fn each_number_used_again(&self, take: impl FnMut(&str)) -> rusqlite::Result<()> {
+        self.each_order("SELECT order_number FROM deduction GROUP BY order_number HAVING count(*) > 1", take)
+    }
+
+    /// Orders of journeys that have several deductions that are not void.
+    pub(in crate::ledger) fn each_charged_again(&self, take: impl FnMut(&str)) -> rusqlite::Result<()> {
+        let sql = "SELECT max(order_number) AS order_number FROM deduction WHERE journey IS NOT NULL AND state <> 'void'
+             GROUP BY journey HAVING count(*) > 1";
+        self.each_order(sql, take)
+    }
+
+    /// Orders whose journey is not there.
+    pub(in crate::ledger) fn each_without_journey(&self, take: impl FnMut(&str)) -> rusqlite::Result<()> {
+        let sql = "SELECT order_number FROM deduction WHERE journey IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM journey WHERE journey.id = deduction.journey)";
+        self.each_order(sql, take)
+    }
+
+    fn each_order(&self, sql: &str, mut take: impl FnMut(&str)) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -137,6 +155,7 @@ fn checked_row(row: &Row<'_>) -> rusqlite::Result<CheckedRow> {
         was_sent: holds("was_sent")?,
         accepted_utc_ms: row.get("accepted_utc_ms")?,
         paid_fen: row.get("paid_fen")?,
+        is_mismatch: holds("is_mismatch")?,
         settled_utc_ms: row.get("settled_utc_ms")?,
     })
 }

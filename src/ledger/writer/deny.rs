@@ -31,6 +31,19 @@ pub(in crate::ledger) enum DenyOp {
     Page(DenyPageRequest, Reply<DenyPage>),
 }
 
+impl DenyOp {
+    pub(super) fn refuse(self, error: LedgerError) {
+        match self {
+            Self::State(reply) => drop(reply.send(Err(error))),
+            Self::FileDigest(reply) => drop(reply.send(Err(error))),
+            Self::Begin(reply) => drop(reply.send(Err(error))),
+            Self::Load { reply, .. } | Self::Finish(_, reply) => drop(reply.send(Err(error))),
+            Self::Change(_, reply) => drop(reply.send(Err(error))),
+            Self::Page(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
 /// The import that goes on.
 struct Loading {
     version: i64,

@@ -1,7 +1,7 @@
 //! Pages of an export, served as any other question of people.
 
 use super::{Reply, Writer, read};
-use crate::ledger::{ExportPage, ExportRequest, RemovedRequest, RemovedSum};
+use crate::ledger::{ExportPage, ExportRequest, LedgerError, RemovedRequest, RemovedSum};
 
 /// What `export` asks.
 pub(in crate::ledger) enum ExportOp {
@@ -10,6 +10,13 @@ pub(in crate::ledger) enum ExportOp {
 }
 
 impl ExportOp {
+    pub(super) fn refuse(self, error: LedgerError) {
+        match self {
+            Self::Rows(_, reply) => drop(reply.send(Err(error))),
+            Self::Removed(_, reply) => drop(reply.send(Err(error))),
+        }
+    }
+
     /// Whether an export begins with it: what was recorded before must be in the file.
     pub(super) fn is_first(&self) -> bool {
         matches!(self, Self::Rows(ExportRequest { after_id: 0, .. }, _))
