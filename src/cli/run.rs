@@ -18,7 +18,7 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     if !unsupported.is_empty() {
         return Err(Failure { code: Code::Settings, messages: unsupported.iter().map(ToString::to_string).collect() });
     }
-    daemon::run(settings, &loaded.findings).map_err(Failure::from)
+    daemon::run(config, settings, &loaded.findings).map_err(Failure::from)
 }
 
 impl From<DaemonError> for Failure {

@@ -6,6 +6,7 @@
 //! The way of a setting through this room: `syntax` (TOML), `reader` (one table, key by key), `values` (one value), with the
 //! keys in `schema` and the defaults and bounds in `limits`; `tables`, `lanes` and `network` say what belongs together.
 
+mod changes;
 mod fares;
 mod files;
 mod finding;
@@ -30,6 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use changes::{Change, Takes, take_over};
 pub use fares::{FareTable, TableFare, read_fares};
 pub use files::FileError;
 pub use finding::{Finding, Severity};

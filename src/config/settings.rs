@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Everything that `faregate.toml` says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `[gate]`
     pub gate: Gate,
@@ -31,7 +31,7 @@ pub struct Settings {
 }
 
 /// `[gate]`: this gate computer and what holds for all its lanes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gate {
     /// Unique in the network, `[A-Za-z0-9-]{1,16}`.
     pub id: String,
@@ -46,7 +46,7 @@ pub struct Gate {
 }
 
 /// One `[[lane]]`: one reader, one turnstile.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lane {
     /// Unique on this computer.
     pub name: String,
@@ -74,7 +74,7 @@ pub enum Mode {
 }
 
 /// `[lane.scanner]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Scanner {
     /// Any tty: USB, UART, pseudo-terminal.
     pub device: PathBuf,
@@ -115,7 +115,7 @@ pub enum Encoding {
 }
 
 /// `[lane.turnstile]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Turnstile {
     /// What moves the lines.
     pub driver: Driver,
@@ -143,7 +143,7 @@ pub struct Inputs {
 }
 
 /// What moves a turnstile's lines.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Driver {
     /// Lines of a GPIO chip.
     Gpio(Gpio),
@@ -157,7 +157,7 @@ pub enum Driver {
 }
 
 /// The lines of a `gpio` turnstile. An output or input exists when it is named.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gpio {
     /// Such as `/dev/gpiochip0`.
     pub chip: PathBuf,
@@ -205,7 +205,7 @@ pub enum NoPassage {
 }
 
 /// `[ride_code]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RideCode {
     /// What a code is.
     pub format: Format,
@@ -218,7 +218,7 @@ pub struct RideCode {
 }
 
 /// What a code is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Format {
     /// JT/T 1179-2018, verified against these roots.
     Jtt1179 {
@@ -256,7 +256,7 @@ pub enum UnsynchronizedClock {
 }
 
 /// `[fare]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fare {
     /// `trade_scene`.
     pub scene: Scene,
@@ -323,7 +323,7 @@ pub struct SameStation {
 }
 
 /// `[ledger]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ledger {
     /// The SQLite file.
     pub path: PathBuf,
@@ -336,7 +336,7 @@ pub struct Ledger {
 }
 
 /// `[wechat]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WeChat {
     /// `https://…`, or `http://` to a loopback address; without a trailing slash.
     pub base_url: String,
@@ -363,7 +363,7 @@ pub struct WeChat {
 }
 
 /// How requests to WeChat are authorized.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Auth {
     /// `access_token` from the stable-token interface.
     StableToken {
@@ -399,7 +399,7 @@ pub enum ErrorClass {
 }
 
 /// `[upload]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Upload {
     /// Requests in flight at most, at least 1.
     pub concurrency: usize,
@@ -416,7 +416,7 @@ pub struct Upload {
 }
 
 /// `[callback]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Callback {
     /// Where WeChat's callbacks, or the proxy that passes them on, arrive.
     pub listen: SocketAddr,
@@ -437,7 +437,7 @@ pub struct Callback {
 }
 
 /// How callbacks are signed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Sign {
     /// HMAC-SHA256, keyed with the key in this file.
     HmacSha256(PathBuf),
@@ -457,7 +457,7 @@ pub enum UnknownOrder {
 }
 
 /// `[exposure]`: limits on what is recorded but not yet accepted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Exposure {
     /// Rows per passenger.
     pub passenger_count: u32,
@@ -490,7 +490,7 @@ pub struct Deny {
 }
 
 /// `[monitor]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Monitor {
     /// Where `/metrics` and `/health` are served.
     pub listen: SocketAddr,

@@ -11,6 +11,7 @@ mod delivery;
 mod deny;
 mod notify;
 mod overview;
+mod reload;
 
 use std::{
     io,
@@ -51,6 +52,7 @@ use delivery::body_maker;
 use deny::DenyFile;
 use notify::{GateLife, Manager, answer_pings};
 use overview::{LaneView, Overview};
+use reload::Reload;
 
 /// Readings of one scanner that wait for their lane; when it is full the scanner reads on slower.
 const READINGS_QUEUE: usize = 16;
@@ -114,16 +116,21 @@ fn first(findings: &[Finding]) -> String {
     findings.first().map_or_else(|| "the fare table cannot be used".to_owned(), ToString::to_string)
 }
 
-/// Runs until SIGTERM or SIGINT, then stops cleanly. `findings` are logged as warnings.
+/// Runs until SIGTERM or SIGINT, then stops cleanly. `findings` are logged as warnings; `settings` were read from `settings_file`,
+/// which is read again on SIGHUP.
 ///
 /// # Errors
 /// Something that the daemon cannot do without is not to be had. What can come later (a scanner, the network) is no error.
-pub fn run(settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError> {
+pub fn run(settings_file: &Path, settings: &Settings, findings: &[Finding]) -> Result<(), DaemonError> {
     let log = journal::install_from_env()?;
     for finding in findings {
         log::warn!("{finding}");
     }
-    let surroundings = Surroundings { control_socket: control::socket_path(), log: log.dropped_records(), stop: Stop::Signals };
+    let surroundings = Surroundings {
+        control_socket: control::socket_path(),
+        log: log.dropped_records(),
+        stop: Stop::Signals { settings_file: settings_file.to_owned() },
+    };
     run_under(&Manager::from_env(), settings, surroundings)
 }
 
@@ -139,8 +146,11 @@ pub struct Surroundings {
 
 /// What ends the daemon.
 pub enum Stop {
-    /// SIGTERM or SIGINT.
-    Signals,
+    /// SIGTERM or SIGINT; SIGHUP reads the settings again.
+    Signals {
+        /// Where they stand.
+        settings_file: PathBuf,
+    },
     /// This becomes true, or its sender is gone.
     Told(watch::Receiver<bool>),
 }
@@ -355,15 +365,14 @@ impl Network<'_> {
         let (ledger, pings) = (self.ledger.clone(), gate.pings.clone());
         let served = local.block_on(runtime, async {
             let client = WeChatClient::new(&self.settings.wechat, self.settings.upload.concurrency)?;
-            let (checker, ledger_to_tell) = (self.checker.clone(), self.ledger.clone());
             let deny = self.keep_deny_list();
-            let reload = Reload { settings: self.settings, client: client.clone(), checker, ledger: ledger_to_tell, deny };
+            let reload = Reload::new(self.settings, client.clone(), self.checker.clone(), self.ledger.clone(), deny);
             let serving = self.start(client, control_socket).await?;
             log::info!("ready: gate {id}, {lanes} lanes");
             let life = GateLife { gate: id, pings, ledger, upload: serving.upload.clone() };
             tokio::select! {
                 biased;
-                () = stopping.wait(&reload) => {}
+                () = stopping.wait(reload) => {}
                 () = manager.tell_of(&life) => {}
             }
             manager.stopping();
@@ -466,12 +475,12 @@ enum Stopping {
 impl Stopping {
     fn new(stop: Stop) -> io::Result<Self> {
         Ok(match stop {
-            Stop::Signals => Self::Signals(Signals::new()?),
+            Stop::Signals { settings_file } => Self::Signals(Signals::new(settings_file)?),
             Stop::Told(told) => Self::Told(told),
         })
     }
 
-    async fn wait(self, reload: &Reload<'_>) {
+    async fn wait(self, reload: Reload) {
         match self {
             Self::Signals(mut signals) => signals.until_stop(reload).await,
             // An error means that whoever could say it is gone.
@@ -481,73 +490,29 @@ impl Stopping {
 }
 
 struct Signals {
+    settings_file: PathBuf,
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(settings_file: PathBuf) -> io::Result<Self> {
         Ok(Self {
+            settings_file,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn until_stop(&mut self, reload: &Reload<'_>) {
+    async fn until_stop(&mut self, mut reload: Reload) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => break log::info!("stopping: SIGTERM"),
                 _ = self.interrupt.recv() => break log::info!("stopping: SIGINT"),
-                _ = self.hang_up.recv() => reload.all().await,
+                _ = self.hang_up.recv() => reload.all(&self.settings_file).await,
             }
-        }
-    }
-}
-
-/// What is read again on SIGHUP.
-struct Reload<'a> {
-    settings: &'a Settings,
-    client: WeChatClient,
-    checker: Arc<Checker>,
-    ledger: NetworkLedger,
-    deny: Option<Rc<DenyFile>>,
-}
-
-impl Reload<'_> {
-    async fn all(&self) {
-        self.client.reload();
-        self.roots();
-        self.fares().await;
-        if let Some(file) = &self.deny {
-            file.read_again();
-        }
-        log::info!("SIGHUP: a static access token is read again; changes of other settings need a restart");
-    }
-
-    fn roots(&self) {
-        let Format::Jtt1179 { roots } = &self.settings.ride_code.format else { return };
-        match TrustStore::read(roots) {
-            Ok(roots) => {
-                self.checker.replace_roots(roots);
-                log::info!("SIGHUP: the roots are read again");
-            }
-            Err(error) => log::error!("SIGHUP: the roots stay as they were: {error}"),
-        }
-    }
-
-    async fn fares(&self) {
-        match fare_table(self.settings) {
-            Ok(None) => {}
-            Ok(Some(table)) => {
-                let digest = table.digest().to_owned();
-                match self.ledger.set_rules(Rules::new(self.settings, Some(table))).await {
-                    Ok(()) => log::info!("SIGHUP: the fare table is read again: {digest}"),
-                    Err(error) => log::error!("SIGHUP: the fares stay as they were: {error}"),
-                }
-            }
-            Err(error) => log::error!("SIGHUP: the fares stay as they were: {error}"),
         }
     }
 }

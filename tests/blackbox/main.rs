@@ -31,6 +31,7 @@ mod isolation;
 mod journeys;
 mod notify;
 mod outoforder;
+mod reload;
 mod retry;
 #[cfg(feature = "sandbox")]
 mod ridecode;
