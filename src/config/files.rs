@@ -82,10 +82,11 @@ impl Places<'_> {
         self.folder.join(name)
     }
 
-    /// A secret's bare name is looked up among the credentials first.
+    /// A secret's bare name is looked up among the credentials first. One of a single byte is the unit's stand-in for a file that
+    /// is not there: systemd before 254 cannot leave such a credential out.
     pub(super) fn secret(self, name: &str) -> PathBuf {
         let credential = self.credentials.filter(|_| !name.contains('/')).map(|credentials| credentials.join(name));
-        credential.filter(|path| path.exists()).unwrap_or_else(|| self.path(name))
+        credential.filter(|path| path.metadata().is_ok_and(|file| file.len() > 1)).unwrap_or_else(|| self.path(name))
     }
 
     /// Whether the files that the settings name are read.
@@ -166,6 +167,19 @@ mod tests {
         assert!(matches!(read_text(&path, 4), Err(FileError::TooLarge { max_bytes: 4, .. })));
         assert!(matches!(read_text(folder.path(), 4), Err(FileError::NotRegular(_))));
         assert!(matches!(read_text(Path::new("/dev/zero"), 4), Err(FileError::NotRegular(_))));
+    }
+
+    #[test]
+    fn a_credential_goes_before_the_file_beside_the_settings_unless_it_only_stands_in_for_one() {
+        let (folder, credentials) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let places = Places { folder: folder.path(), credentials: Some(credentials.path()), named_files: NamedFiles::LeftAlone };
+        let (beside, credential) = (folder.path().join("appsecret"), credentials.path().join("appsecret"));
+        assert_eq!(places.secret("appsecret"), beside);
+        fs::write(&credential, "\n").unwrap();
+        assert_eq!(places.secret("appsecret"), beside);
+        fs::write(&credential, "s3cret\n").unwrap();
+        assert_eq!(places.secret("appsecret"), credential);
+        assert_eq!(places.secret("./appsecret"), folder.path().join("./appsecret"));
     }
 
     #[test]
