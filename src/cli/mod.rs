@@ -2,6 +2,7 @@
 
 mod check;
 mod code;
+mod completions;
 mod demo;
 mod deny;
 mod exit;
@@ -18,7 +19,7 @@ mod story;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use exit::Code;
 
@@ -72,6 +73,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
     Sandbox(Box<sandbox::Arguments>),
+    /// Write what makes a shell complete the commands.
+    #[command(hide = true)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// The whole program: reads the arguments, runs the command, tells what went wrong in one sentence.
@@ -94,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Fsck { json } => fsck::run(&arguments.config, json),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),
+        Command::Completions { shell } => completions::run(shell, &mut Arguments::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
