@@ -25,8 +25,10 @@ pub(super) struct Lock {
 
 /// A lock that root makes beside the service's ledger must not keep the service out.
 fn give_to_owner_of(ledger: &Path, file: &File) {
-    if let Ok(owner) = std::fs::metadata(ledger) {
-        // Whoever is not root makes it as the owner, or may not open the ledger either.
+    let (Ok(owner), Ok(own)) = (std::fs::metadata(ledger), file.metadata()) else { return };
+    // The service makes it as the owner; the unit forbids the call.
+    if (owner.uid(), owner.gid()) != (own.uid(), own.gid()) {
+        // Whoever is neither root nor the owner may not open the ledger either.
         let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
     }
 }
