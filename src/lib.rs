@@ -16,12 +16,14 @@
 //! [`monitor`] and [`control`] tell people and programs how it is doing. With the cargo feature `sandbox` there is the other side
 //! too: a WeChat for trials and the demo.
 
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod deny_list;
+pub mod doctor;
 #[cfg(any(test, feature = "sandbox"))]
 pub mod issuer;
 pub mod journal;

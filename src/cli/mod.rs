@@ -1,10 +1,12 @@
 //! The commands of `faregate`, one file each. Exit codes and messages are the contract's.
 
+mod bench;
 mod check;
 mod code;
 mod completions;
 mod demo;
 mod deny;
+mod doctor;
 mod exit;
 mod export;
 mod fare;
@@ -40,6 +42,10 @@ enum Command {
     Run,
     /// Check the settings and the files that they name, never devices.
     Check,
+    /// Look at this machine: readers, GPIO lines, clock, disk, network, secrets. Best run as root.
+    Doctor,
+    /// Measure this machine: disk, durable records, code checks, and the scan-to-open to expect.
+    Bench,
     /// Show how the running daemon is doing.
     Status {
         /// As one JSON document.
@@ -91,6 +97,8 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run => run::run(&arguments.config),
         Command::Check => check::run(&arguments.config),
+        Command::Doctor => doctor::run(&arguments.config),
+        Command::Bench => bench::run(&arguments.config),
         Command::Status { json } => status::run(json),
         Command::Code(command) => code::run(&command, &arguments.config),
         Command::Queue(command) => queue::run(&command, &arguments.config),
@@ -130,5 +138,22 @@ fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         _ => ExitCode::from(Code::Usage.number()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_the_manual_page() {
+        let page = include_str!("../../docs/man/faregate.1.md");
+        for command in Arguments::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            assert!(page.contains(&format!("**{name}")), "{name}");
+            for inner in command.get_subcommands() {
+                assert!(page.contains(&format!("**{name} {}**", inner.get_name())), "{name} {}", inner.get_name());
+            }
+        }
     }
 }

@@ -193,7 +193,7 @@ fn own_uid() -> u32 {
 }
 
 /// Whether the daemon holds this ledger: a technician may look at the copy of another gate.
-fn holds(client: &mut Client, own: &Path) -> Result<bool, Failure> {
+pub(super) fn holds(client: &mut Client, own: &Path) -> Result<bool, Failure> {
     let Answer::Ledger(held) = client.ask(&Question::Ledger)? else { return Err(Failure::strange_answer()) };
     match own.canonicalize() {
         Ok(own) => Ok(own == held),

@@ -155,7 +155,7 @@ impl Reload<'_> {
             (Driver::Simulated { trace, inputs }, Driver::Simulated { trace: new_trace, inputs: new_inputs }) => {
                 self.key(path, "trace", Takes::Restart, trace, new_trace);
                 self.key(path, "inputs", Takes::Restart, inputs, new_inputs);
-                self.inputs(path, &mut running.inputs, &new.inputs);
+                self.inputs(path, &mut running.inputs, new.inputs);
             }
             _ => self.changed(format!("{path}.driver"), Takes::Restart),
         }
@@ -168,7 +168,7 @@ impl Reload<'_> {
         });
     }
 
-    fn inputs(&mut self, path: &str, running: &mut Inputs, new: &Inputs) {
+    fn inputs(&mut self, path: &str, running: &mut Inputs, new: Inputs) {
         compare!(self, path, running, new, Inputs {
             passage: "passage" Restart,
             fire_alarm: "fire_alarm" Restart,

@@ -60,23 +60,25 @@ impl Reload {
         };
         let changes = take_over(&mut self.running, new, AT_ONCE);
         self.roots();
-        self.rules(changes.iter().any(|change| change.takes == Takes::Rules)).await;
+        self.rules(&changes).await;
         changes.iter().for_each(tell);
     }
 
     /// The fare table may have changed although no setting has.
-    async fn rules(&self, settings_have_changed: bool) {
+    async fn rules(&self, changes: &[Change]) {
         let table = match fare_table(&self.running) {
             Ok(table) => table,
             Err(error) => return log::error!("SIGHUP: the fares and limits stay as they were: {error}"),
         };
-        if table.is_none() && !settings_have_changed {
+        if table.is_none() && changes.iter().all(|change| change.takes != Takes::Rules) {
             return;
         }
         let read = table.as_ref().map(|table| format!("SIGHUP: the fare table is read again: {}", table.digest()));
         // A ledger whose thread has ended judges nothing any more.
         if self.ledger.set_rules(Rules::new(&self.running, table)).await.is_ok() {
-            read.iter().for_each(|read| log::info!("{read}"));
+            if let Some(read) = read {
+                log::info!("{read}");
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 pub use encoding::{Undecodable, decode};
 pub use framing::{Dropped, FRAME_BYTES_MAX, Framer};
-pub use port::run;
+pub use port::{run, try_open};
 
 /// What a scanner has to say. Its `Debug` shows the length of a code, never its bytes.
 #[derive(Clone, PartialEq, Eq)]

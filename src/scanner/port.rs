@@ -43,6 +43,16 @@ const READ_BYTES: usize = 4096;
 /// The major device numbers of pseudo-terminals (Linux, `admin-guide/devices.txt`: Unix98 PTY slaves).
 const PSEUDO_TERMINAL_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 
+/// Opens the device as [`run`] does, and closes it again. May block for as long as the driver likes.
+///
+/// # Errors
+/// The device cannot be had: one sentence, what to do after its semicolon.
+pub fn try_open(settings: &Scanner) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| error.to_string())?;
+    let _inside = runtime.enter();
+    Port::open(&settings.device, settings.baud).map(drop).map_err(|error| error.to_string())
+}
+
 /// Reads the scanner's device and hands out what it says, until the receiver is dropped.
 ///
 /// Needs a tokio runtime with I/O and time. When the receiver is slow, reading waits for it: up to a second nothing is lost; after

@@ -22,6 +22,7 @@ mod decisions;
 mod demo;
 #[cfg(feature = "sandbox")]
 mod deny;
+mod doctor;
 mod export;
 mod exposure;
 mod faults;

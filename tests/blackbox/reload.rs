@@ -30,7 +30,9 @@ fn a_changed_fare_and_a_changed_limit_hold_from_the_reload_on() {
     let mut gate = Gate::beside(&wechat).start();
     gate.scan("in", &code("FARE", 0));
     gate.wait_opens(1);
-    gate.write_settings(&gate.settings().replace("flat_fen = 200", "flat_fen = 300").replace("[gate]", "[gate]\nduplicate_window = \"6m\""));
+    gate.write_settings(
+        &gate.settings().replace("flat_fen = 200", "flat_fen = 300").replace("[gate]", "[gate]\nduplicate_window = \"6m\""),
+    );
     reload(&gate);
     for key in ["fare.flat_fen", "gate.duplicate_window"] {
         assert!(gate.log().contains(&format!("SIGHUP: {key} has changed, and holds from now on")), "{}", gate.log_tail());

@@ -6,6 +6,7 @@
 
 mod known;
 mod parse;
+mod sample;
 mod show;
 mod signature;
 mod trust;
@@ -14,6 +15,7 @@ mod verify;
 use self::{known::Known, verify::Rules};
 pub use self::{
     parse::{Certificate, CompressedKey, Malformed, Month, RawSignature, RideCode},
+    sample::Sample,
     show::{Explanation, Masking, Verdict, decode_capture, explain},
     signature::USER_ID,
     trust::{RootsError, TrustError, TrustStore},
