@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config,
-    control::{Answer, Client, Question, socket_path},
+    control::{Answer, Client, ClientError, Question, socket_path},
     doctor::{Look, Verdict, examine},
     monitor::Status,
 };
@@ -38,7 +38,10 @@ fn summary(count: usize, looks: &[Look]) -> String {
 
 /// What the daemon says that holds this ledger; `None` when there is none.
 fn daemon(ledger: &Path) -> Result<Option<Status>, Failure> {
-    let Ok(mut client) = Client::connect(&socket_path()) else { return Ok(None) };
+    let mut client = match Client::connect(&socket_path()) {
+        Err(ClientError::NotRunning { .. }) => return Ok(None),
+        connected => connected?,
+    };
     if !holds(&mut client, ledger)? {
         return Ok(None);
     }
