@@ -2,7 +2,7 @@
 //! where that is not as it should be, what to do.
 //!
 //! Promises: nothing is changed and no GPIO line is taken; what a running daemon holds is asked of the daemon; nothing is waited for longer
-//! than [`PATIENCE`]. Rights are those of the service's account, not of whoever looks.
+//! than five seconds. Rights are those of the service's account, not of whoever looks.
 
 mod account;
 mod clock;
