@@ -17,11 +17,7 @@ pub(super) fn look(at: String, settings: &Gpio, account: Option<&Account>) -> Lo
     let chip = match Chip::new(&settings.chip) {
         Ok(chip) => chip,
         Err(error) => {
-            return Look::bad(
-                at,
-                format!("{path} cannot be opened: {error}"),
-                "correct chip; see: ls /dev/gpiochip*; as root, if you are not",
-            );
+            return Look::bad(at, format!("{path} cannot be opened: {error}"), "correct chip (ls /dev/gpiochip*), or look as root");
         }
     };
     if let Some(Err(Barred { by, rights })) = account.map(|account| account.reach(&settings.chip, Want::ReadWrite)) {

@@ -31,7 +31,8 @@ pub(super) fn look(at: String, settings: &Scanner, account: Option<&Account>) ->
     match within_patience(move || scanner::try_open(&tried)) {
         Some(Ok(())) => Look::good(at, format!("{device} opens at {} baud", settings.baud)),
         Some(Err(sentence)) => {
-            let (found, mend) = sentence.split_once("; ").unwrap_or((&sentence, "try another reader"));
+            let sentence = sentence.strip_prefix("scanner ").unwrap_or(&sentence);
+            let (found, mend) = sentence.split_once("; ").unwrap_or((sentence, "try another reader"));
             Look::bad(at, found, mend)
         }
         None => {
