@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::{
-    Auth, Callback, Driver, Exposure, Fare, Format, Gate, Gpio, Inputs, Lane, Ledger, Monitor, RideCode, Scanner, Settings, Sign,
+    Auth, Callback, Deny, Driver, Exposure, Fare, Format, Gate, Gpio, Inputs, Lane, Ledger, Monitor, RideCode, Scanner, Settings, Sign,
     Turnstile, Upload, WeChat,
 };
 
@@ -41,7 +41,7 @@ impl fmt::Display for Change {
 /// `running`, which so remains what the daemon lives by.
 pub fn take_over(running: &mut Settings, new: &Settings, at_once: &[Takes]) -> Vec<Change> {
     let mut reload = Reload { at_once, changes: Vec::new() };
-    let Settings { gate, lanes, ride_code, fare, ledger, wechat, upload, callback, exposure, monitor } = running;
+    let Settings { gate, lanes, ride_code, fare, ledger, wechat, upload, callback, exposure, deny, monitor } = running;
     reload.gate(gate, &new.gate);
     reload.lanes(lanes, &new.lanes);
     reload.ride_code(ride_code, &new.ride_code);
@@ -51,6 +51,7 @@ pub fn take_over(running: &mut Settings, new: &Settings, at_once: &[Takes]) -> V
     reload.upload(upload, &new.upload);
     reload.table("callback", Takes::Restart, callback, new.callback.as_ref(), Reload::callback);
     reload.table("exposure", Takes::Rules, exposure, new.exposure.as_ref(), Reload::exposure);
+    reload.deny(deny, &new.deny);
     reload.table("monitor", Takes::Restart, monitor, new.monitor.as_ref(), Reload::monitor);
     reload.changes
 }
@@ -310,6 +311,11 @@ impl Reload<'_> {
             oldest: "oldest" Rules,
             at_limit: "at_limit" Rules,
         });
+    }
+
+    /// What the list holds is read again whatever happens to the settings.
+    fn deny(&mut self, running: &mut Deny, new: &Deny) {
+        compare!(self, "deny", running, new, Deny { file: "file" Restart, unpaid: "unpaid" Restart });
     }
 
     fn monitor(&mut self, running: &mut Monitor, new: &Monitor) {

@@ -481,7 +481,7 @@ pub enum AtLimit {
 }
 
 /// `[deny]`: who is not let in. What is on the deny-list holds whether this table is there or not.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Deny {
     /// A list that is imported when it has changed. Not read with the settings: one that is bad leaves the last good list.
     pub file: Option<PathBuf>,

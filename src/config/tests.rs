@@ -1107,7 +1107,7 @@ fn a_deny_list_that_can_have_no_effect_is_a_warning() {
 #[test]
 fn every_setting_is_in_the_manual_page() {
     let page = include_str!("../../docs/man/faregate.toml.5.md");
-    let tables = [GATE, LANE, SCANNER, TURNSTILE, RIDE_CODE, FARE, LEDGER, WECHAT, UPLOAD, CALLBACK, EXPOSURE, MONITOR];
+    let tables = [GATE, LANE, SCANNER, TURNSTILE, RIDE_CODE, FARE, LEDGER, WECHAT, UPLOAD, CALLBACK, EXPOSURE, DENY, MONITOR];
     let subtables = ["scanner", "turnstile"];
     for key in tables.into_iter().flatten().filter(|key| !subtables.contains(key)) {
         assert!(page.contains(&format!("**{key}**")), "{key}");
