@@ -7,8 +7,8 @@
 use std::fmt;
 
 use super::{
-    Auth, Callback, Deny, Driver, Exposure, Fare, Format, Gate, Gpio, Inputs, Lane, Ledger, Monitor, RideCode, Scanner, Settings, Sign,
-    Turnstile, Upload, WeChat,
+    Auth, Callback, Deny, Driver, Exposure, Fare, Format, Gate, Gpio, Inputs, Lane, Ledger, Monitor, RideCode, Scanner, Settings,
+    Sign, Turnstile, Upload, WeChat,
 };
 
 /// What a changed setting needs before it holds.
@@ -405,7 +405,7 @@ mod tests {
             settings(&format!("{}{}", &text[..start], &text[end..]))
         };
         for (fewer, key, takes) in [
-            (without("[exposure]", "[monitor]"), "exposure", Takes::Rules),
+            (without("[exposure]", "[deny]"), "exposure", Takes::Rules),
             (without("[callback]", "[exposure]"), "callback", Takes::Restart),
             (without("[[lane]]\nname = \"out\"", "[ride_code]"), "lane[out]", Takes::Restart),
         ] {
