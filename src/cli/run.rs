@@ -14,10 +14,6 @@ use crate::{
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
     let loaded = config::load(config);
     let Some(settings) = &loaded.settings else { return Err(check::failure(&loaded)) };
-    let unsupported = config::unsupported(settings);
-    if !unsupported.is_empty() {
-        return Err(Failure { code: Code::Settings, messages: unsupported.iter().map(ToString::to_string).collect() });
-    }
     daemon::run(config, settings, &loaded.findings).map_err(Failure::from)
 }
 

@@ -187,6 +187,7 @@ impl Reload<'_> {
             passage: "passage" Restart,
             fire_alarm: "fire_alarm" Restart,
             exit_button: "exit_button" Restart,
+            debounce: "debounce" Restart,
         });
     }
 

@@ -8,8 +8,8 @@ use super::{
     Driver, Encoding, Format, Framing, Gpio, Inputs, Lane, Line, LineId, Mode, NoPassage, Scanner, Settings, Turnstile,
     files::Places,
     limits::{
-        BAUD_DEFAULT, BAUD_WARN_BELOW, IDLE_GAP, LANES_MAX, LINE_OFFSET, NAME_CHARS_MAX, PASSAGE_TIMEOUT, PULSE, PULSE_GAP,
-        START_BYTES_MAX,
+        BAUD_DEFAULT, BAUD_WARN_BELOW, DEBOUNCE, IDLE_GAP, LANES_MAX, LINE_OFFSET, NAME_CHARS_MAX, PASSAGE_TIMEOUT, PULSE,
+        PULSE_GAP, START_BYTES_MAX,
     },
     reader::{Element, Section},
     report::{Report, Unique},
@@ -134,7 +134,7 @@ fn code_ms(baud: u32) -> u32 {
 
 fn turnstile(turnstile: &mut Section<'_, '_>, places: Places<'_>) -> Option<Turnstile> {
     let driver_and_inputs = match turnstile.required("driver", choice(DRIVERS)) {
-        Some(DriverName::Gpio) => gpio(turnstile, places).map(|gpio| (Driver::Gpio(gpio.0), gpio.1)),
+        Some(DriverName::Gpio) => gpio(turnstile, places).map(|gpio| (Driver::Gpio(Box::new(gpio.0)), gpio.1)),
         Some(DriverName::Simulated) => Some(simulated(turnstile, places)),
         None => None,
     };
@@ -195,7 +195,8 @@ fn gpio(turnstile: &mut Section<'_, '_>, places: Places<'_>) -> Option<(Gpio, In
     let (light_pass, light_deny, buzzer) = (line("light_pass"), line("light_deny"), line("buzzer"));
     let (passage, fire_alarm, exit_button) = (line("passage"), line("fire_alarm"), line("exit_button"));
     let inputs = Inputs { passage: passage.is_some(), fire_alarm: fire_alarm.is_some(), exit_button: exit_button.is_some() };
-    Some((Gpio { chip: chip?, open: open?, light_pass, light_deny, buzzer, passage, fire_alarm, exit_button }, inputs))
+    let debounce = turnstile.duration("debounce", DEBOUNCE)?;
+    Some((Gpio { chip: chip?, open: open?, light_pass, light_deny, buzzer, passage, fire_alarm, exit_button, debounce }, inputs))
 }
 
 const LINE_FORM: &str = "a line's offset, its name in double quotes, or { line = 17, active_low = true }";

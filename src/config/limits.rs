@@ -81,6 +81,8 @@ pub(super) const OPEN_WITHIN: Limited<Duration> = limited(s(3), ms(100), s(60));
 pub(super) const IDLE_GAP: Limited<Duration> = limited(ms(50), ms(1), s(10));
 pub(super) const PULSE: Limited<Duration> = limited(ms(500), ms(10), s(60));
 pub(super) const PULSE_GAP: Limited<Duration> = limited(ms(100), s(0), s(60));
+/// Contacts bounce for up to 20 ms; nobody passes or presses in less than 100 ms.
+pub(super) const DEBOUNCE: Limited<Duration> = limited(ms(20), ms(1), s(1));
 pub(super) const PASSAGE_TIMEOUT: Limited<Duration> = limited(s(8), ms(100), m(10));
 
 pub(super) const CLOCK_TOLERANCE: Limited<Duration> = limited(s(10), s(0), h(24));

@@ -19,7 +19,6 @@ mod roots;
 mod schema;
 mod secret;
 mod settings;
-mod support;
 mod syntax;
 mod tables;
 #[cfg(test)]
@@ -38,7 +37,6 @@ pub use finding::{Finding, Severity};
 pub use roots::{Root, read_roots};
 pub use secret::{SecretError, read_aes_key, read_secret};
 pub use settings::*;
-pub use support::{Unsupported, unsupported};
 pub use values::station_id;
 
 use files::{NamedFiles, Places};
@@ -53,8 +51,7 @@ pub struct Loaded {
     pub findings: Vec<Finding>,
 }
 
-/// Reads the settings at `path` and the files that they name, never devices. What this version of the program cannot run is
-/// a warning here; see [`unsupported`].
+/// Reads the settings at `path` and the files that they name, never devices.
 #[must_use]
 pub fn load(path: &Path) -> Loaded {
     load_with(path, credentials().as_deref())
@@ -102,9 +99,6 @@ fn load_placed(text: &str, path: &Path, places: Places<'_>) -> Loaded {
             fares::warn_of_unknown_stations(settings, &mut report);
         }
         tables::warn_of_idle_denials(settings, &mut report);
-    }
-    for Unsupported { key, problem, mend } in settings.iter().flat_map(unsupported) {
-        report.warn(&key, problem, mend);
     }
     Loaded { settings, findings: report.finish() }
 }

@@ -20,6 +20,7 @@ pub(super) const TURNSTILE: Keys = &[
     "passage",
     "fire_alarm",
     "exit_button",
+    "debounce",
     "passage_timeout",
     "no_passage",
     "trace",

@@ -146,7 +146,7 @@ pub struct Inputs {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Driver {
     /// Lines of a GPIO chip.
-    Gpio(Gpio),
+    Gpio(Box<Gpio>),
     /// No hardware: changes are written to a trace, inputs come from a FIFO.
     Simulated {
         /// A JSON line per change of an output.
@@ -175,6 +175,8 @@ pub struct Gpio {
     pub fire_alarm: Option<Line>,
     /// Input.
     pub exit_button: Option<Line>,
+    /// How long a level of an input must last to count.
+    pub debounce: Duration,
 }
 
 /// One line of a GPIO chip.

@@ -107,6 +107,7 @@ impl LaneView {
                 "lane {name}: passage-sensor: many openings in a row without a passage; openings are charged all the same, look at the sensor"
             ));
         }
+        alarms.extend(self.turnstile.input_faults().map(|fault| format!("lane {name}: {fault}")));
         let scanner = if is_scanner_up { ScannerState::Up } else { ScannerState::Absent };
         let ready = ledger_up && is_scanner_up && turnstile != TurnstileState::Failed;
         LaneFacts { status: LaneStatus { name: name.clone(), scanner, turnstile }, ready }

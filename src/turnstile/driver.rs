@@ -7,7 +7,7 @@ use std::{io, sync::mpsc};
 
 use serde::Deserialize;
 
-use super::{LaneSetup, TurnstileError, simulated::Simulated, thread::Message};
+use super::{LaneSetup, TurnstileError, gpio::Gpio, simulated::Simulated, thread::Message};
 use crate::config;
 
 /// What can be set.
@@ -50,6 +50,17 @@ pub(super) enum InputLine {
     ExitButton,
 }
 
+impl InputLine {
+    /// As the settings call it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Passage => "passage",
+            Self::FireAlarm => "fire_alarm",
+            Self::ExitButton => "exit_button",
+        }
+    }
+}
+
 /// Sets the outputs of one lane.
 ///
 /// Dropping it ends whatever it started; setting the outputs inactive before that is the caller's duty.
@@ -64,7 +75,7 @@ pub(super) trait Driver: Send {
 /// Opens the driver that the settings ask for. Its inputs count as inactive until it tells otherwise.
 pub(super) fn open(setup: &LaneSetup, sink: InputSink) -> Result<Box<dyn Driver>, TurnstileError> {
     match &setup.settings.driver {
-        config::Driver::Gpio(_) => Err(TurnstileError::NoDriver { lane: setup.name.clone() }),
+        config::Driver::Gpio(settings) => Ok(Box::new(Gpio::open(&setup.name, settings, sink)?)),
         config::Driver::Simulated { trace, inputs } => {
             let inputs = inputs.as_deref().map(|path| (path, setup.settings.inputs));
             Ok(Box::new(Simulated::open(&setup.name, trace.as_deref(), inputs, sink)?))
@@ -88,5 +99,10 @@ impl InputSink {
     pub(super) fn tell(&self, line: InputLine, active: bool) {
         // Without a receiver the turnstiles are stopping.
         let _ = self.messages.send(Message::Line { lane: self.lane, line, active });
+    }
+
+    /// Whether an input can be read has changed; its level counts as it was.
+    pub(super) fn tell_unreadable(&self, line: InputLine, unreadable: bool) {
+        let _ = self.messages.send(Message::Unreadable { lane: self.lane, line, unreadable });
     }
 }

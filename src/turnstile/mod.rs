@@ -13,6 +13,8 @@
 //! It must not know codes, fares, the ledger or HTTP: what a ticket stands for is the caller's affair.
 
 mod driver;
+mod faults;
+mod gpio;
 mod inputs;
 mod machine;
 pub mod passages;
@@ -37,6 +39,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::config;
 use driver::InputSink;
+use faults::FaultSet;
+pub use faults::InputFault;
+pub use gpio::{GpioError, LinePlace};
 use machine::Input;
 pub use signals::Beeps;
 pub use thread::FailSafe;
@@ -109,14 +114,13 @@ pub enum TurnstileState {
 /// Why the turnstiles could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TurnstileError {
-    /// The settings name a driver that this program does not have.
-    #[error(
-        "lane {lane}: the turnstile cannot be driven, because this program has no `gpio` driver; \
-         set turnstile.driver = \"simulated\""
-    )]
-    NoDriver {
+    /// A GPIO line cannot be had.
+    #[error("lane {lane}: {source}")]
+    Gpio {
         /// The lane's name.
         lane: String,
+        /// Which, and why.
+        source: GpioError,
     },
     /// The trace cannot be opened.
     #[error(
@@ -186,6 +190,7 @@ pub struct LaneHandle {
     lane: usize,
     messages: mpsc::Sender<Message>,
     state: Arc<AtomicU8>,
+    faults: Arc<AtomicU8>,
 }
 
 impl LaneHandle {
@@ -214,6 +219,11 @@ impl LaneHandle {
     #[must_use]
     pub fn state(&self) -> TurnstileState {
         TurnstileState::load(&self.state)
+    }
+
+    /// What is wrong with the inputs now. Cheap.
+    pub fn input_faults(&self) -> impl Iterator<Item = InputFault> + use<> {
+        FaultSet::from_bits(self.faults.load(Ordering::Acquire)).iter()
     }
 
     fn send(&self, input: Input) {
@@ -258,8 +268,8 @@ impl Drop for Turnstiles {
 /// Opens the drivers, sets every output inactive, and starts the one thread that serves all lanes; the lanes come back in order.
 ///
 /// # Errors
-/// A trace, an inputs FIFO or the thread cannot be had, or a driver that this program lacks is asked for. An output that cannot
-/// be set is no error: that lane starts as [`TurnstileState::Failed`].
+/// A GPIO line, a trace, an inputs FIFO or the thread cannot be had. An output that cannot be set is no error: that lane starts
+/// as [`TurnstileState::Failed`].
 pub fn start(setups: Vec<LaneSetup>) -> Result<(Turnstiles, Vec<Lane>), TurnstileError> {
     let (sender, messages) = mpsc::channel();
     let mut workers = Vec::with_capacity(setups.len());
@@ -279,7 +289,7 @@ fn open_lane(index: usize, setup: LaneSetup, messages: &mpsc::Sender<Message>) -
     let driver = driver::open(&setup, InputSink::new(index, messages.clone()))?;
     let (sender, events) = unbounded_channel();
     let worker = Worker::start(setup, driver, sender);
-    let handle = LaneHandle { lane: index, messages: messages.clone(), state: worker.state() };
+    let handle = LaneHandle { lane: index, messages: messages.clone(), state: worker.state(), faults: worker.faults() };
     Ok((worker, Lane { handle, events }))
 }
 

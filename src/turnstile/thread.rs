@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     Event, LaneSetup, TurnstileState,
     driver::{Driver, InputLine, Output},
+    faults::Faults,
     machine::{Actions, Input, Machine},
     signals::Set,
 };
@@ -32,6 +33,8 @@ pub(super) enum Message {
     Order { lane: usize, input: Input },
     /// From a lane's driver.
     Line { lane: usize, line: InputLine, active: bool },
+    /// From a lane's driver: whether an input can be read has changed.
+    Unreadable { lane: usize, line: InputLine, unreadable: bool },
     /// The thread is to stop.
     Stop,
 }
@@ -118,6 +121,8 @@ pub(super) struct Worker {
     state: Arc<AtomicU8>,
     /// The level of this lane's own input.
     fire_alarm: bool,
+    faults: Faults,
+    shared_faults: Arc<AtomicU8>,
     /// Whether the last light or beep could not be set.
     signals_failed: bool,
 }
@@ -133,6 +138,8 @@ impl Worker {
             events,
             state: Arc::new(AtomicU8::new(TurnstileState::Failed as u8)),
             fire_alarm: false,
+            faults: Faults::default(),
+            shared_faults: Arc::default(),
             signals_failed: false,
         };
         worker.step(Input::Time);
@@ -145,6 +152,11 @@ impl Worker {
     /// Where this lane's state can be read.
     pub(super) fn state(&self) -> Arc<AtomicU8> {
         self.state.clone()
+    }
+
+    /// Where what is wrong with this lane's inputs can be read.
+    pub(super) fn faults(&self) -> Arc<AtomicU8> {
+        self.shared_faults.clone()
     }
 
     fn step(&mut self, input: Input) {
@@ -162,8 +174,31 @@ impl Worker {
         }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        self.machine.next_wakeup().is_some_and(|at| at <= now)
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.machine.next_wakeup().into_iter().chain(self.faults.next_wakeup()).min()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.machine.next_wakeup().is_some_and(|at| at <= now) {
+            self.step(Input::Time);
+        }
+        if self.faults.next_wakeup().is_some_and(|at| at <= now) {
+            self.note_fault(|faults| faults.elapse(now));
+        }
+    }
+
+    /// Tells what is new about the inputs, once.
+    fn note_fault(&mut self, note: impl FnOnce(&mut Faults)) {
+        let before = self.faults.current();
+        note(&mut self.faults);
+        let after = self.faults.current();
+        self.shared_faults.store(after.bits(), Ordering::Release);
+        for fault in after.iter().filter(|fault| !before.has(*fault)) {
+            log::error!("lane {}: {fault}", self.name);
+        }
+        for fault in before.iter().filter(|fault| !after.has(*fault)) {
+            log::info!("lane {}: no longer: {fault}", self.name);
+        }
     }
 
     fn set_open(&self, active: bool) -> Result<(), String> {
@@ -256,7 +291,7 @@ impl Room {
 
     /// The next message, or nothing when a lane is due before one comes. Nobody left to send one is a reason to stop.
     fn receive(&self, messages: &Receiver<Message>) -> Option<Message> {
-        let Some(wakeup) = self.workers.iter().filter_map(|worker| worker.machine.next_wakeup()).min() else {
+        let Some(wakeup) = self.workers.iter().filter_map(Worker::next_wakeup).min() else {
             return Some(messages.recv().unwrap_or(Message::Stop));
         };
         match messages.recv_timeout(wakeup.saturating_duration_since(Instant::now())) {
@@ -269,10 +304,24 @@ impl Room {
     fn deliver(&mut self, message: Message) {
         match message {
             Message::Order { lane, input } => self.step(lane, input),
-            Message::Line { lane, line: InputLine::Passage, active } => self.step(lane, Input::Passage { active }),
-            Message::Line { lane, line: InputLine::ExitButton, active } => self.step(lane, Input::ExitButton { active }),
-            Message::Line { lane, line: InputLine::FireAlarm, active } => self.fire_alarm(lane, active),
+            Message::Line { lane, line: input, active } => self.sense(lane, input, active),
+            Message::Unreadable { lane, line: input, unreadable } => {
+                if let Some(worker) = self.workers.get_mut(lane) {
+                    worker.note_fault(|faults| faults.unreadable(input, unreadable));
+                }
+            }
             Message::Stop => {}
+        }
+    }
+
+    fn sense(&mut self, lane: usize, input: InputLine, active: bool) {
+        match input {
+            InputLine::Passage => self.step(lane, Input::Passage { active }),
+            InputLine::ExitButton => self.step(lane, Input::ExitButton { active }),
+            InputLine::FireAlarm => self.fire_alarm(lane, active),
+        }
+        if let Some(worker) = self.workers.get_mut(lane) {
+            worker.note_fault(|faults| faults.sense(input, active, Instant::now()));
         }
     }
 
@@ -301,7 +350,7 @@ impl Room {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        self.workers.iter_mut().filter(|worker| worker.is_due(now)).for_each(|worker| worker.step(Input::Time));
+        self.workers.iter_mut().for_each(|worker| worker.tick(now));
     }
 }
 
@@ -312,7 +361,13 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
-    use crate::{config, turnstile::Ticket};
+    use crate::{
+        config,
+        turnstile::{
+            Ticket,
+            faults::{FaultSet, InputFault},
+        },
+    };
 
     /// Keeps what it was told, and panics or fails when told.
     struct Fake {
@@ -424,6 +479,34 @@ mod tests {
         let bench = Bench::new(None, None);
         let _setting = bench.worker.outputs.lock().unwrap();
         FailSafe::of(std::slice::from_ref(&bench.worker)).close_all();
+    }
+
+    #[test]
+    fn an_input_that_contradicts_is_shown_until_it_no_longer_does() {
+        let bench = Bench::new(None, None);
+        let shown = bench.worker.faults();
+        let shown = || FaultSet::from_bits(shown.load(Ordering::Acquire)).iter().collect::<Vec<_>>();
+        let mut room = Room::new(vec![bench.worker]);
+        let unreadable = |unreadable| Message::Unreadable { lane: 0, line: InputLine::FireAlarm, unreadable };
+        room.deliver(unreadable(true));
+        assert_eq!(shown(), [InputFault::FireAlarmUnreadable]);
+        room.deliver(unreadable(false));
+        assert!(shown().is_empty());
+    }
+
+    #[test]
+    fn a_passage_that_never_ends_is_found_when_its_time_has_come_and_delays_no_pulse() {
+        let mut bench = Bench::new(None, None);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(600)).unwrap();
+        bench.worker.faults.sense(InputLine::Passage, true, long_ago);
+        let shown = bench.worker.faults();
+        let mut room = Room::new(vec![bench.worker]);
+        room.deliver(Message::Line { lane: 0, line: InputLine::Passage, active: true });
+        assert_eq!(FaultSet::from_bits(shown.load(Ordering::Acquire)).iter().collect::<Vec<_>>(), [InputFault::PassageLasts]);
+        assert_eq!(room.workers[0].next_wakeup(), None);
+        room.deliver(Message::Order { lane: 0, input: open() });
+        let told: Vec<_> = std::iter::from_fn(|| bench.events.try_recv().ok()).collect();
+        assert!(told.iter().any(|event| matches!(event, Event::Opened { .. })), "{told:?}");
     }
 
     #[test]

@@ -339,3 +339,15 @@ fn no_code_passenger_or_secret_is_ever_told_in_clear() {
     }
     assert!(told.contains("****************0042"), "the passenger's last digits are for people");
 }
+
+#[test]
+fn a_gpio_chip_that_is_not_there_ends_the_start_with_70_and_one_sentence() {
+    let wechat = WeChat::start();
+    let gate = Gate::beside(&wechat).prepare();
+    let gpio = gate.settings().replace("driver = \"simulated\"", "driver = \"gpio\"\nchip = \"no-gpiochip\"\nopen = 17");
+    gate.write_settings(&gpio.lines().filter(|line| !line.starts_with("trace")).collect::<Vec<_>>().join("\n"));
+    let said = gate.cli(&["run"]);
+    assert_eq!(said.code, Some(70), "{said:?}");
+    let told = said.stderr.lines().last().unwrap_or_default();
+    assert!(told.contains("lane in: there is no GPIO chip") && told.contains("no-gpiochip"), "{said:?}");
+}
