@@ -1,15 +1,16 @@
 """Runs the lab: `python3 -m gatelab --help` says with what; lab/run gives it everything."""
 import argparse
 import inspect
-import subprocess
+import itertools
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
 from . import report, scenarios
-from .codes import Authority
-from .gate import Gate, new_code
+from .codes import Authority, Passenger
+from .gate import Gate
 from .wechat import WeChat
 
 
@@ -18,35 +19,27 @@ class Lab:
 
     def __init__(self, words):
         self.folder, self.image = words.folder.resolve(), words.image.resolve()
-        self.package, self.program, self.systemd = words.package, words.program, words.systemd
+        self.package = words.package
         self.authority = Authority()
+        self.accounts = itertools.count(int(time.time()) * 1000)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.wechat = WeChat(words.host_program, self.folder / "sandbox.log")
-        self.cuts, self.results = words.cuts, []
+        self.cuts, self.results, self.version = words.cuts, [], None
 
     def new_code(self):
-        return new_code(self.authority)
+        """Of a passenger who was never here."""
+        return Passenger(self.authority, next(self.accounts)).code()
 
     def install(self):
         """A machine that was installed and switched off: what every other one begins with."""
         with Gate(self, "installed", installed=False) as gate:
             gate.power_on()
             gate.wait_up()
-            if self.package:
-                gate.install(self.package)
-            else:
-                gate.install_by_hand(self.program, self.systemd)
-            gate.configure()
-            said = gate.faregate("check")
-            gate.agent.run("systemctl start faregate")
-            gate.wait_ready()
-            gate.admit()
-            gate.wait_closed()
-            gate.wait_drained()
-            gate.balance()
-            self.version = gate.status()["version"]
-            gate.power_off()
-        return f"installed, checked ({said.strip().splitlines()[-1] if said.strip() else 'no findings'}), started; the first code opens"
+            kept = self.judge(scenarios.the_package_installs_and_the_first_code_opens, gate)
+            if kept:
+                self.version = gate.status()["version"]
+                gate.power_off()
+        return kept
 
     def judge(self, scenario, *subject):
         """Runs one scenario and notes what it saw."""
@@ -59,7 +52,7 @@ class Lab:
             seen, kept = f"NOT KEPT: {error}", False
             for gate in subject:
                 if isinstance(gate, Gate) and gate.process:
-                    print(gate.log())
+                    print(gate.log_if_it_answers())
         self.results.append(report.Result(name, seen, time.monotonic() - began, kept))
         print(f"   {seen} ({time.monotonic() - began:.0f} s)", flush=True)
         return kept
@@ -82,9 +75,7 @@ def words_of(arguments):
     parser.add_argument("--folder", type=Path, required=True, help="for the machines of this run")
     parser.add_argument("--image", type=Path, required=True, help="what lab/image has made")
     parser.add_argument("--host-program", type=Path, required=True, help="faregate for this machine, with the sandbox")
-    parser.add_argument("--package", type=Path, help="the arm64 .deb")
-    parser.add_argument("--program", type=Path, help="without a .deb: faregate for arm64")
-    parser.add_argument("--systemd", type=Path, help="without a .deb: the folder with the unit")
+    parser.add_argument("--package", type=Path, required=True, help="the arm64 .deb")
     parser.add_argument("--cuts", type=int, default=20, help="power cuts")
     parser.add_argument("--report", type=Path, help="written after a full run")
     parser.add_argument("scenario", nargs="*", help="names or parts of names; all when none is given")
@@ -93,18 +84,20 @@ def words_of(arguments):
 
 def main():
     words = words_of(sys.argv[1:])
+    # Machines are switched off also when the run is ended from outside.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     wanted = lambda scenario: not words.scenario or any(part in scenario.__name__ for part in words.scenario)
     lab = Lab(words)
     try:
-        if lab.judge(lab.install):
-            if chosen := [scenario for scenario in scenarios.DAY if wanted(scenario)]:
+        if lab.install():
+            if chosen := list(filter(wanted, scenarios.DAY)):
                 lab.day(chosen)
             for scenario in filter(wanted, scenarios.OWN_MACHINE):
                 takes_cuts = "cuts" in inspect.signature(scenario).parameters
                 lab.judge(scenario, *([lab, words.cuts] if takes_cuts else [lab]))
     finally:
         lab.close()
-    if words.report and not words.scenario:
+    if words.report and lab.version and not words.scenario:
         report.write(words.report, lab)
     kept = sum(result.kept for result in lab.results)
     print(f"{kept} of {len(lab.results)} promises kept")

@@ -5,6 +5,7 @@ the scanner is a USB serial device whose other end is a socket; the guest agent 
 """
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -12,12 +13,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
 
 # Lines of the PL061. Line 3 is the machine's own power key.
-OPEN, LIGHT_PASS, LIGHT_DENY, BUZZER = 0, 1, 2, 4
+OPEN, LIGHT_PASS, LIGHT_DENY, OPEN_OUT = 0, 1, 2, 4
 PASSAGE, FIRE_ALARM, EXIT_BUTTON = 5, 6, 7
 LEDGER_MIB = 256
 PATIENCE_S = 120
@@ -215,14 +217,17 @@ class Machine:
             command += ["-chardev", f"socket,id=scan{number},{socket_of(f'scan{number}')}"]
             if scanner or number == 2:
                 command += ["-device", f"usb-serial,chardev=scan{number},id=scanner{number},bus=xhci.0,port={number},always-plugged=on"]
-        return command + ["-qmp", f"unix:{at / 'qmp'},server=on,wait=off", "-qtest", f"unix:{at / 'qtest'},server=on,wait=off", "-qtest-log", "/dev/null"]
+        for name in ("qmp", "qtest"):
+            command += [f"-{name}", f"unix:{at / name},server=on,wait=off"]
+        return command + ["-qtest-log", "/dev/null"]
 
     def power_on(self, scanner=True):
         """Switches it on; does not wait for anything in it."""
         for name in ("agent", "scan1", "scan2", "qmp", "qtest"):
             (self.folder / name).unlink(missing_ok=True)
         with open(self.folder / "qemu.log", "ab") as log:
-            self.process = subprocess.Popen(self._command(scanner), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            none = subprocess.DEVNULL
+            self.process = subprocess.Popen(self._command(scanner), stdin=none, stdout=log, stderr=log, start_new_session=True)
         self.powered_at = time.monotonic()
         try:
             self.qmp = Qmp(self.folder / "qmp")
@@ -271,6 +276,10 @@ class Machine:
         """The first lane's reader sends a code; answers with the time in which its last byte was on the way."""
         self.scanners[0].sendall(code)
         return time.monotonic()
+
+    def has_taken_scans(self):
+        """Whether all that was sent has gone over the wire; a machine that does not listen takes a few hundred bytes only."""
+        return fcntl.ioctl(self.scanners[0], termios.TIOCOUTQ, bytes(4)) == bytes(4)
 
     def __enter__(self):
         return self
