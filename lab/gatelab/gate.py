@@ -83,7 +83,6 @@ class Gate(Machine):
         self.agent.put("/root/faregate.deb", package.read_bytes())
         self.agent.run("dpkg -i /root/faregate.deb")
         # Rules of udev hold for what is found after they came; the chip and the readers were there before.
-        self.agent.run("udevadm trigger --action=change --settle --subsystem-match=gpio --subsystem-match=tty")
 
     def restart(self):
         self.agent.run("systemctl restart faregate")

@@ -55,6 +55,8 @@ fn live(fault: Fault) -> bool {
     gate.set_env("FAREGATE_FAULT_MARK", &mark);
     gate.spawn();
     gate.wait_answering();
+    // What a reader sends before it is opened is old and is thrown away.
+    gate.wait("the reader is open", || gate.status()["lanes"][0]["scanner"] == "up");
     let mut shown = Shown::default();
     for _ in 0..3 {
         shown.until_one_opens(&mut gate);
