@@ -82,7 +82,6 @@ class Gate(Machine):
         """Installs it, or what is older or newer, over what is there."""
         self.agent.put("/root/faregate.deb", package.read_bytes())
         self.agent.run("dpkg -i /root/faregate.deb")
-        # Rules of udev hold for what is found after they came; the chip and the readers were there before.
 
     def restart(self):
         self.agent.run("systemctl restart faregate")
