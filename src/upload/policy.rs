@@ -2,7 +2,7 @@
 //!
 //! Promises: oldest first, never more than `concurrency` in flight, no row twice; a row that was settled is not sent again; every
 //! row taken from the ledger is in exactly one [`Place`] until it is settled; what is held in memory does not grow with the
-//! backlog; one row that never gets an answer does not stop the others.
+//! backlog; one row that alone gets no answer, or is always refused in a way that says nothing about it, does not stop the others.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +26,10 @@ pub(super) const ROWS_HELD_MAX: usize = 1024;
 /// Rows are loaded at least so many at a time.
 const LOAD_MIN: usize = 16;
 
-/// After so many sends without an answer a row lets others be the probe: perhaps it is the row and not the line.
+/// After so many sends without an answer about it a row lets others be the probe: perhaps it is the row and not the line.
 const PROBES_PER_ROW: u32 = 3;
 
-/// After so many sends without an answer, with answers about other rows in between, it is the row: it backs off alone.
+/// After so many sends without an answer about it, with answers about other rows in between, it is the row: it backs off alone.
 const STRIKES_MAX: u32 = 3;
 
 /// What to do now.
@@ -66,7 +66,8 @@ struct LedgerTrouble {
 #[derive(Debug)]
 struct Row {
     place: Place,
-    /// Sends without an answer, since the last answer about this row.
+    /// Sends that reached WeChat and brought no answer about this row, since the last that did; none of them need count as an
+    /// attempt.
     misses: u32,
     /// Those of them before which others got an answer.
     strikes: u32,
@@ -87,6 +88,15 @@ enum Place {
     Recording(Next),
     /// Due later, whatever the others do.
     BackingOff(Instant),
+}
+
+/// Whose trouble it is that a send has brought no answer about its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// The queue as a whole waits.
+    Line,
+    /// The row backs off alone.
+    Row,
 }
 
 /// What follows when the record is made.
@@ -215,8 +225,8 @@ impl Policy {
     /// The row was sent, and this came of it; what to record. `row.body` is not looked at.
     pub(super) fn sent(&mut self, row: &PendingRow, outcome: Outcome, now: Instant) -> AttemptRecord {
         self.ledger = None;
-        self.note(row.id, &outcome, now);
-        let (settlement, next) = self.settle(row, outcome.verdict, now);
+        let blame = self.note(row.id, &outcome, now);
+        let (settlement, next) = self.settle(row, outcome.verdict, blame, now);
         self.put(row.id, Place::Recording(next));
         let counted = match outcome.verdict {
             Verdict::Accepted | Verdict::Park | Verdict::Unknown => true,
@@ -325,48 +335,58 @@ impl Policy {
     }
 
     /// What the outcome means for the line and for the row's record with it.
-    fn note(&mut self, id: i64, outcome: &Outcome, now: Instant) {
+    fn note(&mut self, id: i64, outcome: &Outcome, now: Instant) -> Blame {
         let was_probe = self.line.probe_ends(id);
         self.line.count(matches!(outcome.verdict, Verdict::Accepted | Verdict::Park));
+        let (blame, evidence) = (self.blame(id, outcome.verdict), outcome.evidence.as_str());
+        let holds = blame == Blame::Line || was_probe;
         match outcome.verdict {
-            Verdict::Accepted | Verdict::Park | Verdict::Unknown => {
-                self.answers += 1;
-                self.line.answered(was_probe, now);
+            Verdict::Accepted | Verdict::Park | Verdict::Unknown => self.line.answered(was_probe, now),
+            // What WeChat itself asks for is obeyed by all, whichever row it was told.
+            Verdict::SlowDown { pause } => self.line.slow_down(was_probe, pause, evidence, now),
+            Verdict::NoAnswer { retry_after, .. } if holds || retry_after.is_some() => {
+                self.line.not_answered(was_probe, retry_after, evidence, now);
             }
-            Verdict::NoAnswer { may_have_been_taken, retry_after } => {
-                let is_suspect = self.miss(id, may_have_been_taken);
-                if !(is_suspect && self.line.is_open() && retry_after.is_none()) {
-                    self.line.not_answered(was_probe, retry_after, &outcome.evidence, now);
+            Verdict::Operator if holds => self.line.stuck(Cause::Operator, was_probe, evidence, now),
+            Verdict::TokenTrouble if holds => self.line.stuck(Cause::Token, was_probe, evidence, now),
+            Verdict::NoAnswer { .. } | Verdict::Operator | Verdict::TokenTrouble => {}
+        }
+        blame
+    }
+
+    /// Counts an answer about the row, or a send that reached WeChat without one.
+    fn blame(&mut self, id: i64, verdict: Verdict) -> Blame {
+        match verdict {
+            Verdict::Accepted | Verdict::Park | Verdict::Unknown => self.answers += 1,
+            Verdict::NoAnswer { may_have_been_taken: false, .. } => {}
+            Verdict::NoAnswer { .. } | Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => {
+                let answers = self.answers;
+                if let Some(row) = self.rows.get_mut(&id) {
+                    row.miss(answers);
+                    return if row.is_suspect() { Blame::Row } else { Blame::Line };
                 }
             }
-            Verdict::SlowDown { pause } => self.line.slow_down(was_probe, pause, &outcome.evidence, now),
-            Verdict::Operator => self.line.stuck(Cause::Operator, was_probe, &outcome.evidence, now),
-            Verdict::TokenTrouble => self.line.stuck(Cause::Token, was_probe, &outcome.evidence, now),
         }
+        Blame::Line
     }
 
-    /// Counts a send without an answer against its row, when it got as far as WeChat; whether the row is suspect by now.
-    fn miss(&mut self, id: i64, may_have_been_taken: bool) -> bool {
-        let answers = self.answers;
-        let Some(row) = self.rows.get_mut(&id).filter(|_| may_have_been_taken) else { return false };
-        row.miss(answers);
-        row.is_suspect()
-    }
-
-    fn settle(&mut self, row: &PendingRow, verdict: Verdict, now: Instant) -> (Settlement, Next) {
+    fn settle(&mut self, row: &PendingRow, verdict: Verdict, blame: Blame, now: Instant) -> (Settlement, Next) {
         match verdict {
             Verdict::Accepted => (Settlement::Accepted, Next::Forget),
             Verdict::Park => (Settlement::Parked { reason: ParkReason::Refused }, Next::Forget),
             Verdict::Unknown => self.settle_unknown(row, now),
-            Verdict::NoAnswer { may_have_been_taken: true, .. } => {
-                let suspect = self.rows.get(&row.id).filter(|row| row.is_suspect());
-                let next = suspect.map_or(Next::Ready, |row| Next::BackOff(now + self.backoff.delay(row.misses)));
+            Verdict::NoAnswer { .. } | Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => {
+                let next = if blame == Blame::Row { self.alone(row.id, now) } else { Next::Ready };
                 (Settlement::StillPending, next)
             }
-            Verdict::NoAnswer { .. } | Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => {
-                (Settlement::StillPending, Next::Ready)
-            }
         }
+    }
+
+    /// The row waits by itself, and if the queue waits too, for longer than the queue: the others come first when that is over.
+    fn alone(&self, id: i64, now: Instant) -> Next {
+        let misses = self.rows.get(&id).map_or(1, |row| row.misses);
+        let queue_waits_until = self.line.probe_at().unwrap_or(now).max(now);
+        Next::BackOff(queue_waits_until + self.backoff.delay(misses))
     }
 
     fn settle_unknown(&mut self, row: &PendingRow, now: Instant) -> (Settlement, Next) {
@@ -625,27 +645,52 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_row_that_got_no_answer_again_and_again_while_others_did_backs_off_alone() {
+    /// A bench whose row 1 is in flight, is one strike from being suspect, and met only `verdict` so far; the others were accepted.
+    fn bench_before_the_last_strike(verdict: Verdict) -> Bench {
         let mut bench = Bench::new(1..=200);
         bench.policy.concurrency = 2;
+        bench.go();
         for _ in 0..1000 {
             if bench.in_flight.contains(&1) {
                 if bench.policy.line.is_open() && bench.policy.rows[&1].strikes + 1 == STRIKES_MAX {
-                    break;
+                    return bench;
                 }
-                bench.end(1, CUT);
+                bench.end(1, verdict);
             }
             bench.end_all(Verdict::Accepted);
             if bench.go().is_empty() {
                 bench.sleep();
             }
         }
-        assert!(bench.policy.line.is_open() && bench.policy.rows[&1].strikes + 1 == STRIKES_MAX);
-        bench.end(1, CUT);
-        bench.end_all(Verdict::Accepted);
-        let next = bench.go();
-        assert!(next.len() == 2 && !next.contains(&1), "{next:?}");
+        panic!("{verdict:?} earns no strikes")
+    }
+
+    #[test]
+    fn a_row_that_again_and_again_got_no_answer_while_others_did_backs_off_alone() {
+        for verdict in [CUT, Verdict::Operator, Verdict::TokenTrouble] {
+            let mut bench = bench_before_the_last_strike(verdict);
+            bench.end(1, verdict);
+            bench.end_all(Verdict::Accepted);
+            let next = bench.go();
+            assert!(next.len() == 2 && !next.contains(&1), "{verdict:?}: {next:?}");
+        }
+    }
+
+    #[test]
+    fn what_wechat_asks_for_is_obeyed_by_all_whichever_row_it_was_told() {
+        let retry_after = Some(Duration::from_secs(90));
+        for verdict in
+            [Verdict::SlowDown { pause: Duration::from_secs(90) }, Verdict::NoAnswer { may_have_been_taken: true, retry_after }]
+        {
+            let mut bench = bench_before_the_last_strike(verdict);
+            bench.end(1, verdict);
+            bench.end_all(Verdict::Accepted);
+            let told = bench.now;
+            assert_eq!(bench.go(), NONE);
+            let next = bench.sleep();
+            assert_eq!(bench.now - told, Duration::from_secs(90), "{verdict:?}");
+            assert!(!next.contains(&1), "the others come first");
+        }
     }
 
     #[test]
@@ -660,20 +705,50 @@ mod tests {
         assert!(bench.policy.rows.values().all(|row| !row.is_suspect() && row.is_ready()));
     }
 
+    const PAUSES: [Verdict; 3] = [Verdict::SlowDown { pause: RETRY_MAX }, Verdict::Operator, Verdict::TokenTrouble];
+
     #[test]
     fn pauses_of_the_whole_queue_burn_no_attempts_and_keep_places() {
-        for verdict in [Verdict::SlowDown { pause: RETRY_MAX }, Verdict::Operator, Verdict::TokenTrouble, NO_ROUTE] {
+        for verdict in [&PAUSES[..], &[NO_ROUTE]].concat() {
             let mut bench = Bench::new(1..=100);
             bench.go();
             bench.end_all(verdict);
+            for _ in 0..2 {
+                assert_eq!(bench.sleep(), [1], "the oldest row is the probe");
+                bench.end_all(verdict);
+            }
+            let mut probe = Vec::new();
             for _ in 0..10 {
-                assert_eq!(bench.sleep(), [1]);
+                probe = bench.sleep();
+                assert_eq!(probe.len(), 1, "one probe at a time");
                 bench.end_all(verdict);
             }
             assert!(bench.records.iter().all(|record| !record.counted && !record.unknown), "{verdict:?}");
-            assert_eq!(bench.sleep(), [1]);
-            bench.end(1, Verdict::Accepted);
-            assert_eq!(bench.go(), [2, 3, 4, 5]);
+            probe.extend(bench.sleep());
+            bench.end_all(Verdict::Accepted);
+            let oldest: Vec<i64> = bench.pending.keys().copied().take(CONCURRENCY).collect();
+            assert_eq!(bench.go(), oldest, "{verdict:?}: oldest first");
+        }
+    }
+
+    #[test]
+    fn a_row_that_alone_pauses_the_queue_does_not_stop_the_others_and_burns_no_attempt() {
+        for (verdict, concurrency) in PAUSES.into_iter().flat_map(|verdict| [(verdict, 1), (verdict, CONCURRENCY)]) {
+            let mut bench = Bench::new(1..=200);
+            bench.policy.concurrency = concurrency;
+            let start = bench.now;
+            bench.go();
+            while bench.pending.len() > 1 {
+                assert!(bench.now - start < Duration::from_secs(1800), "{verdict:?}: {} rows left", bench.pending.len());
+                for id in bench.in_flight.clone() {
+                    let record = bench.end(id, if id == 1 { verdict } else { Verdict::Accepted });
+                    assert!(id != 1 || !record.counted, "{verdict:?} burns no attempt");
+                }
+                if bench.sleep_for(LATENCY).is_empty() && bench.in_flight.is_empty() {
+                    bench.sleep();
+                }
+            }
+            assert!(bench.pending.contains_key(&1), "it is still to be sent");
         }
     }
 

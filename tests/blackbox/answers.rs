@@ -126,14 +126,55 @@ fn an_operators_fault_is_probed_one_row_at_a_time_and_ends_by_itself() {
     wechat.answer(Answer::ErrCode(40164));
     let mut gate = builder(&wechat).set("upload", "concurrency", 1).start();
     scan(&mut gate, "IP-LIST", 3);
-    gate.wait("it is probed", || wechat.requests() >= 4);
+    gate.wait("another row is probed, too: it could have been the first one's fault", || wechat.deductions().len() >= 4);
     assert_no_row_burnt(&gate, 3);
-    assert_eq!(wechat.deductions().iter().map(|deduction| deduction.order().to_owned()).collect::<HashSet<_>>().len(), 1);
+    let probes: Vec<_> = wechat.deductions().iter().map(|deduction| deduction.code()).collect();
+    let [first, second] = [code("IP-LIST", 0), code("IP-LIST", 1)];
+    assert_eq!(probes[..4], [first.clone(), first.clone(), first, second], "three times each, oldest first");
     wechat.answer(Answer::Ok);
     wait_accepted(&gate, 3);
     gate.wait("the alarm ends", || gate.status()["alarms"] == json!([]));
     assert_eq!(gate.log().matches("refuses this operator's requests").count(), 1, "told once\n{}", gate.log_tail());
     wechat.assert_charged_exactly(&codes("IP-LIST", 0..3));
+}
+
+/// One row meets `fault` whenever it comes, the others are taken; their number is delivered nevertheless.
+fn one_rows_trouble_stops_nobody_else(fault: Answer) {
+    let wechat = WeChat::start();
+    let bad = code("ALONE", 0);
+    wechat.answer_with(move |deduction| if deduction.code() == bad { fault } else { Answer::Ok });
+    let builder = builder(&wechat).set("upload", "retry_initial", "20ms").set("upload", "retry_max", "50ms");
+    let mut gate = builder.set("upload", "concurrency", 1).start();
+    scan(&mut gate, "ALONE", 6);
+    wait_accepted(&gate, 5);
+    wait_for_request_of(&gate, &wechat, &code("ALONE", 0), 6);
+    gate.scan("in", &code("ALONE", 6));
+    wait_accepted(&gate, 6);
+    assert_no_row_burnt(&gate, 1);
+    wechat.answer(Answer::Ok);
+    wait_accepted(&gate, 7);
+    wechat.assert_charged_exactly(&codes("ALONE", 0..7));
+}
+
+/// Until this code has come so often.
+fn wait_for_request_of(gate: &Gate, wechat: &WeChat, code: &[u8], times: usize) {
+    let times_now = || wechat.deductions().iter().filter(|deduction| deduction.code() == code).count();
+    gate.wait(&format!("{times} requests of one row"), || times_now() >= times);
+}
+
+#[test]
+fn a_row_that_alone_is_refused_in_the_operators_class_stops_nobody_else() {
+    one_rows_trouble_stops_nobody_else(Answer::ErrCode(48001));
+}
+
+#[test]
+fn a_row_that_alone_is_refused_with_403_stops_nobody_else() {
+    one_rows_trouble_stops_nobody_else(Answer::Status(403));
+}
+
+#[test]
+fn a_row_whose_token_alone_is_always_refused_stops_nobody_else() {
+    one_rows_trouble_stops_nobody_else(Answer::ErrCode(40001));
 }
 
 // ---- tokens ------------------------------------------------------------------------------------------------------------------
