@@ -54,6 +54,8 @@ pub(super) struct Policy {
     rows: BTreeMap<i64, Row>,
     /// Answers about rows so far: tells a row that gets none from a line that brings none.
     answers: u64,
+    /// Sends since the last of them.
+    unanswered: usize,
     ledger: Option<LedgerTrouble>,
 }
 
@@ -129,11 +131,12 @@ impl Row {
         self.strikes >= STRIKES_MAX
     }
 
-    fn miss(&mut self, answers: u64) {
+    /// A send brought no answer about this row; whether others have got one since the last such send.
+    fn miss(&mut self, answers: u64) -> bool {
         self.misses = self.misses.saturating_add(1);
-        if self.answers_at_miss.replace(answers) != Some(answers) {
-            self.strikes = self.strikes.saturating_add(1);
-        }
+        let is_strike = self.answers_at_miss.replace(answers) != Some(answers);
+        self.strikes = self.strikes.saturating_add(u32::from(is_strike));
+        is_strike
     }
 
     fn forgive(&mut self) {
@@ -152,6 +155,7 @@ impl Policy {
             intake: Intake::new(),
             rows: BTreeMap::new(),
             answers: 0,
+            unanswered: 0,
             ledger: None,
         }
     }
@@ -276,9 +280,20 @@ impl Policy {
             return (state, Some(reason));
         }
         if self.rows.values().all(|row| matches!(row.place, Place::BackingOff(_))) && !self.rows.is_empty() {
-            return (UploadState::Waiting, Some("all rows wait for another try after an answer that is not known".to_owned()));
+            return (UploadState::Waiting, Some(self.why_all_back_off().to_owned()));
         }
         (UploadState::Sending, None)
+    }
+
+    fn why_all_back_off(&self) -> &'static str {
+        let suspects = self.rows.values().filter(|row| row.is_suspect()).count();
+        match suspects {
+            0 => "all rows wait for another try after an answer that is not known",
+            _ if suspects == self.rows.len() => {
+                "all rows wait for another try: they got no answer about themselves while others did"
+            }
+            _ => "all rows wait for another try, after an answer that is not known or none about themselves while others got one",
+        }
     }
 
     fn in_flight(&self) -> usize {
@@ -354,20 +369,19 @@ impl Policy {
         blame
     }
 
-    /// Counts an answer about the row, or a send that reached WeChat without one.
+    /// Counts an answer about the row, or a send without one. That is a suspect's own trouble only as long as answers about others
+    /// come: when the last rows are all suspect, or the network goes away, it is the line's.
     fn blame(&mut self, id: i64, verdict: Verdict) -> Blame {
-        match verdict {
-            Verdict::Accepted | Verdict::Park | Verdict::Unknown => self.answers += 1,
-            Verdict::NoAnswer { may_have_been_taken: false, .. } => {}
-            Verdict::NoAnswer { .. } | Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => {
-                let answers = self.answers;
-                if let Some(row) = self.rows.get_mut(&id) {
-                    row.miss(answers);
-                    return if row.is_suspect() { Blame::Row } else { Blame::Line };
-                }
-            }
+        if matches!(verdict, Verdict::Accepted | Verdict::Park | Verdict::Unknown) {
+            self.answers += 1;
+            self.unanswered = 0;
+            return Blame::Row;
         }
-        Blame::Line
+        self.unanswered = self.unanswered.saturating_add(1);
+        let was_received = !matches!(verdict, Verdict::NoAnswer { may_have_been_taken: false, .. });
+        let Some(row) = self.rows.get_mut(&id).filter(|_| was_received) else { return Blame::Line };
+        let others_are_answered = row.miss(self.answers) && self.unanswered <= self.concurrency;
+        if row.is_suspect() && others_are_answered { Blame::Row } else { Blame::Line }
     }
 
     fn settle(&mut self, row: &PendingRow, verdict: Verdict, blame: Blame, now: Instant) -> (Settlement, Next) {
@@ -674,6 +688,61 @@ mod tests {
             let next = bench.go();
             assert!(next.len() == 2 && !next.contains(&1), "{verdict:?}: {next:?}");
         }
+    }
+
+    /// A bench of which only the rows 1 to 4 are left, which met only `verdict` while all others were accepted.
+    fn bench_of_suspects(verdict: Verdict) -> Bench {
+        let mut bench = Bench::new(1..=20);
+        for more in 1000..2000 {
+            if bench.go().is_empty() && bench.in_flight.is_empty() {
+                bench.sleep();
+            }
+            for id in bench.in_flight.clone() {
+                bench.end(id, if id <= 4 { verdict } else { Verdict::Accepted });
+            }
+            if bench.pending.len() == 4 && bench.policy.rows.values().all(Row::is_suspect) {
+                return bench;
+            }
+            bench.pending.insert(more, 0);
+            bench.policy.changed(more);
+        }
+        panic!("{verdict:?} makes no row suspect")
+    }
+
+    #[test]
+    fn when_only_suspects_are_left_and_the_network_is_away_one_probe_at_a_time_goes_out() {
+        for verdict in [CUT, Verdict::Operator] {
+            let mut bench = bench_of_suspects(verdict);
+            let (start, mut sends) = (bench.now, 0);
+            while bench.now - start < Duration::from_secs(3600) {
+                sends += bench.sleep().len();
+                bench.end_all(verdict);
+            }
+            // One for each longest wait, which is 18 s at least; before them the short ones, and each suspect's once.
+            assert!(sends <= 3600 / 18 + 10 + 4, "{verdict:?}: {sends} sends");
+            let (state, reason) = bench.policy.state();
+            assert_ne!(state, UploadState::Sending);
+            assert!(reason.is_some_and(|reason| reason.contains(&format!("{verdict:?}"))), "the status says what they meet");
+        }
+    }
+
+    #[test]
+    fn rows_that_back_off_alone_are_told_as_what_they_are() {
+        let mut bench = bench_before_the_last_strike(CUT);
+        let reason = |bench: &mut Bench| {
+            while bench.policy.rows.len() > 1 || !bench.policy.intake.is_exhausted() {
+                bench.end_all(Verdict::Accepted);
+                bench.go();
+            }
+            bench.policy.status().reason.unwrap()
+        };
+        bench.end(1, CUT);
+        assert!(reason(&mut bench).contains("they got no answer about themselves while others did"));
+        while !bench.in_flight.contains(&1) {
+            bench.sleep();
+        }
+        bench.end(1, Verdict::Unknown);
+        assert!(reason(&mut bench).contains("an answer that is not known"));
     }
 
     #[test]
