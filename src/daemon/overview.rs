@@ -58,6 +58,12 @@ impl Source for Overview {
                 upload.reason.clone().unwrap_or_else(|| format!("{failures} sends in a row have failed; look at the queue"));
             alarms.push(format!("upload: {reason}"));
         }
+        if upload.alone > 0 {
+            alarms.push(format!(
+                "upload: deductions that get no answer about themselves while others are taken: {}; look at `faregate queue list --state pending`",
+                upload.alone
+            ));
+        }
         alarms.extend(self.settlement.alarm());
         alarms.extend(self.ledger.alarms().borrow().iter().map(ToString::to_string));
         Facts {

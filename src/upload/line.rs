@@ -4,12 +4,12 @@
 //! and only its result opens the line again or holds it for longer. Sends that were already under way can lengthen a hold, never
 //! end it: one that happens to succeed says nothing about a server that refuses most.
 
-use std::{
-    fmt, mem,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
+use super::{
+    backoff::Backoff,
+    news::{News, Notice},
+};
 
 /// A server may ask for more with `Retry-After`; it does not get more.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
@@ -32,7 +32,7 @@ pub(super) enum Cause {
 
 impl Cause {
     /// What is wrong, for people.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Away => "no usable answer from WeChat",
             Self::SlowDown => "WeChat asks to slow down",
@@ -47,30 +47,6 @@ impl Cause {
     }
 }
 
-/// What people are told, once for each episode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// Nothing is sent until a probe succeeds.
-    Held { cause: Cause, evidence: String, next_probe_in: Duration },
-    /// A probe has succeeded.
-    Resumed { after: Duration },
-    /// So many sends in a row have failed.
-    Alarm { failures: u32 },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Held { cause, evidence, next_probe_in } => {
-                let next_s = next_probe_in.as_secs_f64();
-                write!(f, "{}: {evidence}; deductions wait, next try in {next_s:.0} s", cause.as_str())
-            }
-            Self::Resumed { after } => write!(f, "WeChat answers again after {:.0} s", after.as_secs_f64()),
-            Self::Alarm { failures } => write!(f, "{failures} sends to WeChat in a row have failed"),
-        }
-    }
-}
-
 /// The line.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -78,7 +54,7 @@ pub(super) struct Line {
     alarm_after: u32,
     hold: Option<Hold>,
     failures_in_a_row: u32,
-    notices: Vec<Notice>,
+    news: News,
 }
 
 #[derive(Debug)]
@@ -96,7 +72,7 @@ struct Hold {
 
 impl Line {
     pub(super) fn new(backoff: Backoff, alarm_after: u32) -> Self {
-        Self { backoff, alarm_after, hold: None, failures_in_a_row: 0, notices: Vec::new() }
+        Self { backoff, alarm_after, hold: None, failures_in_a_row: 0, news: News::default() }
     }
 
     /// Whether rows may be sent side by side.
@@ -126,8 +102,9 @@ impl Line {
         if !was_probe {
             return;
         }
-        let ended = self.hold.take().filter(|hold| hold.told.is_some());
-        self.notices.extend(ended.map(|hold| Notice::Resumed { after: now.saturating_duration_since(hold.since) }));
+        if let Some(ended) = self.hold.take().filter(|hold| hold.told.is_some()) {
+            self.news.resumed(now.saturating_duration_since(ended.since));
+        }
     }
 
     /// There was no answer; back off, and as long as WeChat asks for.
@@ -152,11 +129,18 @@ impl Line {
         self.hold(cause, was_probe, self.backoff.max(), evidence, now);
     }
 
-    /// Counts a send that has brought its row to an end, or not.
-    pub(super) fn count(&mut self, success: bool) {
-        self.failures_in_a_row = if success { 0 } else { self.failures_in_a_row.saturating_add(1) };
+    /// Counts a send that has brought its row to an end.
+    pub(super) fn succeeded(&mut self, now: Instant) {
+        self.failures_in_a_row = 0;
+        self.news.succeeded(now);
+    }
+
+    /// Counts a send that has not.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.news.failed(now);
         if self.failures_in_a_row == self.alarm_after {
-            self.notices.push(Notice::Alarm { failures: self.failures_in_a_row });
+            self.news.alarm(self.failures_in_a_row);
         }
     }
 
@@ -177,7 +161,12 @@ impl Line {
 
     /// What people have not been told yet.
     pub(super) fn take_notices(&mut self) -> Vec<Notice> {
-        mem::take(&mut self.notices)
+        self.news.take()
+    }
+
+    /// The deduction `order` begins to back off alone.
+    pub(super) fn goes_alone(&mut self, order: &str, evidence: &str, now: Instant) {
+        self.news.alone(order, evidence, now);
     }
 
     fn hold(&mut self, cause: Cause, was_probe: bool, wait: Duration, evidence: &str, now: Instant) {
@@ -194,15 +183,14 @@ impl Line {
                 self.hold = Some(Hold { cause, evidence, since: now, until, failures: 1, probe: None, told: None });
             }
         }
-        self.tell(wait);
+        self.tell(wait, now);
     }
 
-    fn tell(&mut self, next_probe_in: Duration) {
+    fn tell(&mut self, next_probe_in: Duration, now: Instant) {
         let Some(hold) = &mut self.hold else { return };
         let is_news = hold.told != Some(hold.cause) && (hold.cause != Cause::Away || hold.failures >= FAILURES_TOLD);
-        if is_news {
+        if is_news && self.news.held(hold.cause, &hold.evidence, next_probe_in, now) {
             hold.told = Some(hold.cause);
-            self.notices.push(Notice::Held { cause: hold.cause, evidence: hold.evidence.clone(), next_probe_in });
         }
     }
 }
@@ -322,14 +310,48 @@ mod tests {
 
     #[test]
     fn failed_sends_in_a_row_alarm_until_one_succeeds() {
-        let mut line = line();
-        (0..4).for_each(|_| line.count(false));
+        let (mut line, now) = (line(), Instant::now());
+        (0..4).for_each(|_| line.failed(now));
         assert!(!line.alarm());
-        (0..3).for_each(|_| line.count(false));
+        (0..3).for_each(|_| line.failed(now));
         assert!(line.alarm());
         assert_eq!(line.take_notices(), [Notice::Alarm { failures: 5 }]);
-        line.count(true);
+        line.succeeded(now);
         assert!(!line.alarm());
         assert_eq!(line.failures_in_a_row(), 0);
+    }
+
+    #[test]
+    fn answers_that_flap_are_one_episode_and_told_as_one() {
+        let (mut line, mut now) = (line(), Instant::now());
+        let mut notices = Vec::new();
+        for _ in 0..1000 {
+            (0..6).for_each(|_| line.failed(now));
+            line.succeeded(now);
+            now += Duration::from_millis(100);
+            notices.extend(line.take_notices());
+        }
+        assert_eq!(notices, [Notice::Alarm { failures: 5 }]);
+    }
+
+    #[test]
+    fn two_faults_in_turn_are_not_a_line_for_each_probe_and_what_began_is_told_as_ended() {
+        let (mut line, mut now) = (line(), Instant::now());
+        let mut notices = Vec::new();
+        line.not_answered(false, None, "HTTP status 502", now);
+        for number in 0..120 {
+            now = line.probe_at().unwrap();
+            line.probe_begins(1);
+            let was_probe = line.probe_ends(1);
+            if number % 2 == 0 {
+                line.not_answered(was_probe, None, "HTTP status 502", now);
+            } else {
+                line.stuck(Cause::Operator, was_probe, "HTTP status 403", now);
+            }
+            notices.extend(line.take_notices());
+        }
+        assert!((2..=14).contains(&notices.len()), "in most of an hour: {}", notices.len());
+        line.answered(true, now);
+        assert!(matches!(line.take_notices()[..], [Notice::Resumed { .. }]));
     }
 }

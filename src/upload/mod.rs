@@ -11,6 +11,7 @@ mod backoff;
 mod deduct;
 mod intake;
 mod line;
+mod news;
 mod parked;
 mod policy;
 mod queue;
@@ -30,7 +31,7 @@ pub use status::{AttemptCounts, UploadMonitor, UploadState, UploadStatus};
 
 use self::{
     backoff::Backoff,
-    line::Notice,
+    news::Notice,
     parked::ParkedNews,
     policy::{Action, Policy},
 };
@@ -140,7 +141,7 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
         for notice in self.policy.take_notices() {
             match notice {
                 Notice::Resumed { .. } => log::info!("{notice}"),
-                Notice::Held { .. } => log::warn!("{notice}"),
+                Notice::Held { .. } | Notice::Alone { .. } => log::warn!("{notice}"),
                 Notice::Alarm { .. } => log::error!("{notice}"),
             }
         }

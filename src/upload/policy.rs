@@ -14,7 +14,8 @@ use super::{
     backoff::Backoff,
     deduct::{Outcome, Verdict},
     intake::Intake,
-    line::{Cause, Line, Notice},
+    line::{Cause, Line},
+    news::Notice,
     queue::{AttemptRecord, ParkReason, PendingRow, Settlement},
     status::{UploadState, UploadStatus},
 };
@@ -229,7 +230,11 @@ impl Policy {
     /// The row was sent, and this came of it; what to record. `row.body` is not looked at.
     pub(super) fn sent(&mut self, row: &PendingRow, outcome: Outcome, now: Instant) -> AttemptRecord {
         self.ledger = None;
+        let was_suspect = self.is_suspect(row.id);
         let blame = self.note(row.id, &outcome, now);
+        if !was_suspect && self.is_suspect(row.id) {
+            self.line.goes_alone(&row.order, &outcome.evidence, now);
+        }
         let (settlement, next) = self.settle(row, outcome.verdict, blame, now);
         self.put(row.id, Place::Recording(next));
         let counted = match outcome.verdict {
@@ -260,7 +265,8 @@ impl Policy {
     /// How it is doing, for people.
     pub(super) fn status(&self) -> UploadStatus {
         let (state, reason) = self.state();
-        UploadStatus { state, reason, failures_in_a_row: self.line.failures_in_a_row(), alarm: self.line.alarm() }
+        let alone = self.rows.values().filter(|row| row.is_suspect()).count();
+        UploadStatus { state, reason, failures_in_a_row: self.line.failures_in_a_row(), alarm: self.line.alarm(), alone }
     }
 
     /// What people have not been told yet.
@@ -294,6 +300,10 @@ impl Policy {
             }
             _ => "all rows wait for another try, after an answer that is not known or none about themselves while others got one",
         }
+    }
+
+    fn is_suspect(&self, id: i64) -> bool {
+        self.rows.get(&id).is_some_and(Row::is_suspect)
     }
 
     fn in_flight(&self) -> usize {
@@ -352,7 +362,10 @@ impl Policy {
     /// What the outcome means for the line and for the row's record with it.
     fn note(&mut self, id: i64, outcome: &Outcome, now: Instant) -> Blame {
         let was_probe = self.line.probe_ends(id);
-        self.line.count(matches!(outcome.verdict, Verdict::Accepted | Verdict::Park));
+        match outcome.verdict {
+            Verdict::Accepted | Verdict::Park => self.line.succeeded(now),
+            _ => self.line.failed(now),
+        }
         let (blame, evidence) = (self.blame(id, outcome.verdict), outcome.evidence.as_str());
         let holds = blame == Blame::Line || was_probe;
         match outcome.verdict {
@@ -736,7 +749,10 @@ mod tests {
             }
             bench.policy.status().reason.unwrap()
         };
+        bench.policy.take_notices();
         bench.end(1, CUT);
+        assert!(matches!(bench.policy.take_notices()[..], [Notice::Alone { .. }]), "told once");
+        assert_eq!(bench.policy.status().alone, 1);
         assert!(reason(&mut bench).contains("they got no answer about themselves while others did"));
         while !bench.in_flight.contains(&1) {
             bench.sleep();

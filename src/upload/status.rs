@@ -44,6 +44,8 @@ pub struct UploadStatus {
     pub failures_in_a_row: u32,
     /// Whether a person should look: `alarm_after` failures in a row, or only a person can set it right.
     pub alarm: bool,
+    /// Rows that back off alone: again and again they got no answer about themselves while others did.
+    pub alone: usize,
 }
 
 /// How many sends ended in which way since the program started.

@@ -151,8 +151,11 @@ fn one_rows_trouble_stops_nobody_else(fault: Answer) {
     gate.scan("in", &code("ALONE", 6));
     wait_accepted(&gate, 6);
     assert_no_row_burnt(&gate, 1);
+    gate.wait("a person sees it", || gate.status()["alarms"].to_string().contains("while others are taken: 1"));
+    assert_eq!(gate.log().matches("and waits alone").count(), 1, "told once\n{}", gate.log_tail());
     wechat.answer(Answer::Ok);
     wait_accepted(&gate, 7);
+    gate.wait("the alarm ends", || gate.status()["alarms"] == json!([]));
     wechat.assert_charged_exactly(&codes("ALONE", 0..7));
 }
 
