@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use crate::{
     clock::Stamp,
-    wechat::{Answer, Class, NoToken, WeChatClient, slow_down_pause},
+    wechat::{Answer, Class, NoToken, Pause, WeChatClient, slow_down_pause},
 };
 
 /// What came of one send.
@@ -39,10 +39,21 @@ pub enum Verdict {
         /// For so long.
         pause: Duration,
     },
+    /// The quota of the day is used up: the queue pauses.
+    DailyQuota {
+        /// For so long.
+        pause: Duration,
+    },
     /// Somebody must set something right: the queue pauses.
-    Operator,
+    Operator {
+        /// How long WeChat asks to wait.
+        retry_after: Option<Duration>,
+    },
     /// No token, or one that is refused twice in a row: the queue pauses.
-    TokenTrouble,
+    TokenTrouble {
+        /// How long WeChat asks to wait.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// Sends deductions. Clones share what they hold.
@@ -54,12 +65,14 @@ pub trait Deduct: Clone + Send + Sync + 'static {
 impl Deduct for WeChatClient {
     async fn deduct(&self, body: Vec<u8>) -> Outcome {
         let answer = Self::deduct(self, body).await;
-        Outcome { verdict: verdict(&answer, Stamp::now().utc_ms), evidence: answer.to_string() }
+        // Without randomness gates only come back together.
+        let draw = getrandom::u32().unwrap_or_default();
+        Outcome { verdict: verdict(&answer, &Stamp::now(), draw), evidence: answer.to_string() }
     }
 }
 
-/// `utc_ms`: when the answer came.
-fn verdict(answer: &Answer, utc_ms: i64) -> Verdict {
+/// `at`: when the answer came. `draw`: any number, a different one each time.
+fn verdict(answer: &Answer, at: &Stamp, draw: u32) -> Verdict {
     let no_answer = |retry_after| Verdict::NoAnswer { may_have_been_taken: answer.may_have_been_taken(), retry_after };
     match answer {
         Answer::Errcode { errcode, class, .. } => match class {
@@ -67,19 +80,27 @@ fn verdict(answer: &Answer, utc_ms: i64) -> Verdict {
             Class::Park => Verdict::Park,
             Class::Unknown => Verdict::Unknown,
             Class::Transient => no_answer(None),
-            Class::SlowDown => Verdict::SlowDown { pause: slow_down_pause(*errcode, utc_ms) },
-            Class::Operator => Verdict::Operator,
-            Class::Token => Verdict::TokenTrouble,
+            Class::SlowDown => slow_down(*errcode, at, draw),
+            Class::Operator => Verdict::Operator { retry_after: None },
+            Class::Token => Verdict::TokenTrouble { retry_after: None },
         },
         Answer::NoAnswer(reason) | Answer::NoToken(NoToken::NoAnswer(reason)) => no_answer(reason.retry_after),
-        Answer::HttpRefused { .. } => Verdict::Operator,
+        Answer::HttpRefused { retry_after, .. } => Verdict::Operator { retry_after: *retry_after },
         Answer::NoToken(NoToken::Errcode { errcode, class, .. }) => match class {
             Class::Transient => no_answer(None),
-            Class::SlowDown => Verdict::SlowDown { pause: slow_down_pause(*errcode, utc_ms) },
-            Class::Operator => Verdict::Operator,
-            Class::Accepted | Class::Token | Class::Park | Class::Unknown => Verdict::TokenTrouble,
+            Class::SlowDown => slow_down(*errcode, at, draw),
+            Class::Operator => Verdict::Operator { retry_after: None },
+            Class::Accepted | Class::Token | Class::Park | Class::Unknown => Verdict::TokenTrouble { retry_after: None },
         },
-        Answer::NoToken(NoToken::File { .. } | NoToken::HttpRefused { .. }) => Verdict::TokenTrouble,
+        Answer::NoToken(NoToken::HttpRefused { retry_after, .. }) => Verdict::TokenTrouble { retry_after: *retry_after },
+        Answer::NoToken(NoToken::File { .. }) => Verdict::TokenTrouble { retry_after: None },
+    }
+}
+
+fn slow_down(errcode: i64, at: &Stamp, draw: u32) -> Verdict {
+    match slow_down_pause(errcode, at, draw) {
+        Pause::Rate(pause) => Verdict::SlowDown { pause },
+        Pause::DailyQuota(pause) => Verdict::DailyQuota { pause },
     }
 }
 
@@ -92,6 +113,13 @@ mod tests {
         NoAnswer { kind, detail: "no answer".to_owned(), retry_after }
     }
 
+    const OPERATOR: Verdict = Verdict::Operator { retry_after: None };
+    const TOKEN_TROUBLE: Verdict = Verdict::TokenTrouble { retry_after: None };
+
+    fn judged(answer: &Answer) -> Verdict {
+        verdict(answer, &Stamp { utc_ms: 0, boottime_ms: 0, synchronized: true }, 0)
+    }
+
     #[test]
     fn every_class_of_errcode_has_its_verdict() {
         let table = [
@@ -100,41 +128,44 @@ mod tests {
             (Class::Unknown, Verdict::Unknown),
             (Class::Transient, Verdict::NoAnswer { may_have_been_taken: true, retry_after: None }),
             (Class::SlowDown, Verdict::SlowDown { pause: Duration::from_secs(60) }),
-            (Class::Operator, Verdict::Operator),
-            (Class::Token, Verdict::TokenTrouble),
+            (Class::Operator, OPERATOR),
+            (Class::Token, TOKEN_TROUBLE),
         ];
         for (class, wanted) in table {
             let answer = Answer::Errcode { errcode: 45011, errmsg: String::new(), class };
-            assert_eq!(verdict(&answer, 0), wanted, "{class:?}");
+            assert_eq!(judged(&answer), wanted, "{class:?}");
         }
     }
 
     #[test]
-    fn the_daily_quota_pauses_until_midnight_in_beijing() {
+    fn the_daily_quota_pauses_until_shortly_after_midnight_in_beijing() {
         let answer = Answer::Errcode { errcode: 45009, errmsg: String::new(), class: Class::SlowDown };
-        assert_eq!(verdict(&answer, 0), Verdict::SlowDown { pause: Duration::from_secs(16 * 60 * 60) });
+        assert_eq!(judged(&answer), Verdict::DailyQuota { pause: Duration::from_secs(16 * 60 * 60 + 60) });
     }
 
     #[test]
     fn only_what_was_sent_may_have_been_taken() {
         let wait = Some(Duration::from_secs(3));
         let cut = Answer::NoAnswer(no_answer(NoAnswerKind::Cut, wait));
-        assert_eq!(verdict(&cut, 0), Verdict::NoAnswer { may_have_been_taken: true, retry_after: wait });
+        assert_eq!(judged(&cut), Verdict::NoAnswer { may_have_been_taken: true, retry_after: wait });
         let refused = Answer::NoAnswer(no_answer(NoAnswerKind::Connect, None));
-        assert_eq!(verdict(&refused, 0), Verdict::NoAnswer { may_have_been_taken: false, retry_after: None });
+        assert_eq!(judged(&refused), Verdict::NoAnswer { may_have_been_taken: false, retry_after: None });
         let no_token = Answer::NoToken(NoToken::NoAnswer(no_answer(NoAnswerKind::Timeout, None)));
-        assert_eq!(verdict(&no_token, 0), Verdict::NoAnswer { may_have_been_taken: false, retry_after: None });
+        assert_eq!(judged(&no_token), Verdict::NoAnswer { may_have_been_taken: false, retry_after: None });
     }
 
     #[test]
     fn trouble_with_the_token_is_the_operators_unless_it_passes() {
         let errcode = |class| Answer::NoToken(NoToken::Errcode { errcode: 45011, errmsg: String::new(), class });
-        assert_eq!(verdict(&errcode(Class::Operator), 0), Verdict::Operator);
-        assert_eq!(verdict(&errcode(Class::Token), 0), Verdict::TokenTrouble);
-        assert_eq!(verdict(&errcode(Class::Unknown), 0), Verdict::TokenTrouble);
-        assert_eq!(verdict(&errcode(Class::SlowDown), 0), Verdict::SlowDown { pause: Duration::from_secs(60) });
-        assert_eq!(verdict(&errcode(Class::Transient), 0), Verdict::NoAnswer { may_have_been_taken: false, retry_after: None });
-        let refused = Answer::HttpRefused { status: 403, detail: String::new() };
-        assert_eq!(verdict(&refused, 0), Verdict::Operator);
+        assert_eq!(judged(&errcode(Class::Operator)), OPERATOR);
+        assert_eq!(judged(&errcode(Class::Token)), TOKEN_TROUBLE);
+        assert_eq!(judged(&errcode(Class::Unknown)), TOKEN_TROUBLE);
+        assert_eq!(judged(&errcode(Class::SlowDown)), Verdict::SlowDown { pause: Duration::from_secs(60) });
+        assert_eq!(judged(&errcode(Class::Transient)), Verdict::NoAnswer { may_have_been_taken: false, retry_after: None });
+        let retry_after = Some(Duration::from_secs(9));
+        let refused = Answer::HttpRefused { status: 403, detail: String::new(), retry_after };
+        assert_eq!(judged(&refused), Verdict::Operator { retry_after });
+        let refused = Answer::NoToken(NoToken::HttpRefused { detail: String::new(), retry_after });
+        assert_eq!(judged(&refused), Verdict::TokenTrouble { retry_after });
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Cause {
     Away,
     /// WeChat wants fewer requests.
     SlowDown,
+    /// The quota of the day is used up.
+    DailyQuota,
     /// Somebody must set something right.
     Operator,
     /// There is no token, or it is refused twice in a row.
@@ -36,6 +38,7 @@ impl Cause {
         match self {
             Self::Away => "no usable answer from WeChat",
             Self::SlowDown => "WeChat asks to slow down",
+            Self::DailyQuota => "WeChat's quota of requests for this day is used up; ask for a higher one if this happens again",
             Self::Operator => "WeChat refuses this operator's requests until something is set right",
             Self::Token => "there is no access token that WeChat takes",
         }
@@ -43,7 +46,7 @@ impl Cause {
 
     /// Whether a person has to act.
     fn is_for_a_person(self) -> bool {
-        matches!(self, Self::Operator | Self::Token)
+        matches!(self, Self::DailyQuota | Self::Operator | Self::Token)
     }
 }
 
@@ -124,9 +127,15 @@ impl Line {
         self.hold(Cause::SlowDown, was_probe, pause, evidence, now);
     }
 
-    /// A person must act; one probe for each longest wait finds out when that is done.
-    pub(super) fn stuck(&mut self, cause: Cause, was_probe: bool, evidence: &str, now: Instant) {
-        self.hold(cause, was_probe, self.backoff.max(), evidence, now);
+    /// The quota of the day is used up.
+    pub(super) fn quota_is_used_up(&mut self, was_probe: bool, pause: Duration, evidence: &str, now: Instant) {
+        self.hold(Cause::DailyQuota, was_probe, pause, evidence, now);
+    }
+
+    /// A person must act; one probe for each longest wait, or as rarely as WeChat asks for, finds out when that is done.
+    pub(super) fn stuck(&mut self, cause: Cause, was_probe: bool, retry_after: Option<Duration>, evidence: &str, now: Instant) {
+        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        self.hold(cause, was_probe, asked.max(self.backoff.max()), evidence, now);
     }
 
     /// Counts a send that has brought its row to an end.
@@ -257,6 +266,26 @@ mod tests {
     }
 
     #[test]
+    fn retry_after_is_obeyed_where_a_person_must_act_too() {
+        let (mut line, now) = (line(), Instant::now());
+        line.stuck(Cause::Operator, false, Some(Duration::from_secs(90)), "HTTP status 403", now);
+        assert_eq!(wait(&line, now), Duration::from_secs(90));
+        line.stuck(Cause::Operator, false, Some(Duration::from_secs(86_400)), "HTTP status 403", now);
+        assert_eq!(wait(&line, now), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_an_alarm_and_told_once() {
+        let (mut line, now) = (line(), Instant::now());
+        line.quota_is_used_up(false, MAX, "errcode 45009", now);
+        line.probe_begins(1);
+        let was_probe = line.probe_ends(1);
+        line.quota_is_used_up(was_probe, MAX, "errcode 45009", now + MAX);
+        assert!(line.alarm());
+        assert_eq!(line.take_notices().len(), 1);
+    }
+
+    #[test]
     fn a_pause_lasts_as_long_as_the_longest_that_was_asked_for() {
         let (mut line, now) = (line(), Instant::now());
         line.not_answered(false, None, "refused", now);
@@ -269,12 +298,12 @@ mod tests {
     #[test]
     fn a_person_is_alarmed_at_once_and_one_probe_for_each_longest_wait_finds_out() {
         let (mut line, now) = (line(), Instant::now());
-        line.stuck(Cause::Operator, false, "errcode 40164", now);
+        line.stuck(Cause::Operator, false, None, "errcode 40164", now);
         assert!(line.alarm());
         assert_eq!(wait(&line, now), MAX);
         line.probe_begins(1);
         let was_probe = line.probe_ends(1);
-        line.stuck(Cause::Operator, was_probe, "errcode 40164", now + MAX);
+        line.stuck(Cause::Operator, was_probe, None, "errcode 40164", now + MAX);
         assert_eq!(wait(&line, now + MAX), MAX);
         line.answered(true, now + MAX);
         assert!(!line.alarm() && line.is_open());
@@ -304,7 +333,7 @@ mod tests {
         failing_probes(&mut line, 3, &mut now);
         line.probe_begins(1);
         let was_probe = line.probe_ends(1);
-        line.stuck(Cause::Token, was_probe, "errcode 40001", now);
+        line.stuck(Cause::Token, was_probe, None, "errcode 40001", now);
         assert_eq!(line.take_notices().len(), 2);
     }
 
@@ -346,7 +375,7 @@ mod tests {
             if number % 2 == 0 {
                 line.not_answered(was_probe, None, "HTTP status 502", now);
             } else {
-                line.stuck(Cause::Operator, was_probe, "HTTP status 403", now);
+                line.stuck(Cause::Operator, was_probe, None, "HTTP status 403", now);
             }
             notices.extend(line.take_notices());
         }

@@ -240,7 +240,9 @@ impl Policy {
         let counted = match outcome.verdict {
             Verdict::Accepted | Verdict::Park | Verdict::Unknown => true,
             Verdict::NoAnswer { may_have_been_taken, .. } => may_have_been_taken,
-            Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => false,
+            Verdict::SlowDown { .. } | Verdict::DailyQuota { .. } | Verdict::Operator { .. } | Verdict::TokenTrouble { .. } => {
+                false
+            }
         };
         AttemptRecord {
             id: row.id,
@@ -372,12 +374,17 @@ impl Policy {
             Verdict::Accepted | Verdict::Park | Verdict::Unknown => self.line.answered(was_probe, now),
             // What WeChat itself asks for is obeyed by all, whichever row it was told.
             Verdict::SlowDown { pause } => self.line.slow_down(was_probe, pause, evidence, now),
+            Verdict::DailyQuota { pause } => self.line.quota_is_used_up(was_probe, pause, evidence, now),
             Verdict::NoAnswer { retry_after, .. } if holds || retry_after.is_some() => {
                 self.line.not_answered(was_probe, retry_after, evidence, now);
             }
-            Verdict::Operator if holds => self.line.stuck(Cause::Operator, was_probe, evidence, now),
-            Verdict::TokenTrouble if holds => self.line.stuck(Cause::Token, was_probe, evidence, now),
-            Verdict::NoAnswer { .. } | Verdict::Operator | Verdict::TokenTrouble => {}
+            Verdict::Operator { retry_after } if holds || retry_after.is_some() => {
+                self.line.stuck(Cause::Operator, was_probe, retry_after, evidence, now);
+            }
+            Verdict::TokenTrouble { retry_after } if holds || retry_after.is_some() => {
+                self.line.stuck(Cause::Token, was_probe, retry_after, evidence, now);
+            }
+            Verdict::NoAnswer { .. } | Verdict::Operator { .. } | Verdict::TokenTrouble { .. } => {}
         }
         blame
     }
@@ -402,7 +409,11 @@ impl Policy {
             Verdict::Accepted => (Settlement::Accepted, Next::Forget),
             Verdict::Park => (Settlement::Parked { reason: ParkReason::Refused }, Next::Forget),
             Verdict::Unknown => self.settle_unknown(row, now),
-            Verdict::NoAnswer { .. } | Verdict::SlowDown { .. } | Verdict::Operator | Verdict::TokenTrouble => {
+            Verdict::NoAnswer { .. }
+            | Verdict::SlowDown { .. }
+            | Verdict::DailyQuota { .. }
+            | Verdict::Operator { .. }
+            | Verdict::TokenTrouble { .. } => {
                 let next = if blame == Blame::Row { self.alone(row.id, now) } else { Next::Ready };
                 (Settlement::StillPending, next)
             }
@@ -460,6 +471,8 @@ mod tests {
 
     const NONE: [i64; 0] = [];
     const CUT: Verdict = Verdict::NoAnswer { may_have_been_taken: true, retry_after: None };
+    const OPERATOR: Verdict = Verdict::Operator { retry_after: None };
+    const TOKEN_TROUBLE: Verdict = Verdict::TokenTrouble { retry_after: None };
     const NO_ROUTE: Verdict = Verdict::NoAnswer { may_have_been_taken: false, retry_after: None };
 
     fn settings() -> config::Upload {
@@ -694,7 +707,7 @@ mod tests {
 
     #[test]
     fn a_row_that_again_and_again_got_no_answer_while_others_did_backs_off_alone() {
-        for verdict in [CUT, Verdict::Operator, Verdict::TokenTrouble] {
+        for verdict in [CUT, OPERATOR, TOKEN_TROUBLE] {
             let mut bench = bench_before_the_last_strike(verdict);
             bench.end(1, verdict);
             bench.end_all(Verdict::Accepted);
@@ -724,7 +737,7 @@ mod tests {
 
     #[test]
     fn when_only_suspects_are_left_and_the_network_is_away_one_probe_at_a_time_goes_out() {
-        for verdict in [CUT, Verdict::Operator] {
+        for verdict in [CUT, OPERATOR] {
             let mut bench = bench_of_suspects(verdict);
             let (start, mut sends) = (bench.now, 0);
             while bench.now - start < Duration::from_secs(3600) {
@@ -790,7 +803,7 @@ mod tests {
         assert!(bench.policy.rows.values().all(|row| !row.is_suspect() && row.is_ready()));
     }
 
-    const PAUSES: [Verdict; 3] = [Verdict::SlowDown { pause: RETRY_MAX }, Verdict::Operator, Verdict::TokenTrouble];
+    const PAUSES: [Verdict; 3] = [Verdict::SlowDown { pause: RETRY_MAX }, OPERATOR, TOKEN_TROUBLE];
 
     #[test]
     fn pauses_of_the_whole_queue_burn_no_attempts_and_keep_places() {
@@ -848,7 +861,7 @@ mod tests {
 
         let mut bench = Bench::new(1..=100);
         bench.go();
-        bench.end(1, Verdict::Operator);
+        bench.end(1, OPERATOR);
         assert!(bench.policy.status().alarm);
         bench.end_all(Verdict::Accepted);
         assert_eq!(bench.policy.wake_at(bench.now), Some(bench.now + RETRY_MAX));
@@ -860,7 +873,7 @@ mod tests {
         let mut bench = Bench::new([1]);
         bench.go();
         let mut answers = Vec::new();
-        for verdict in [NO_ROUTE, NO_ROUTE, NO_ROUTE, Verdict::Operator, Verdict::Operator, CUT, CUT, NO_ROUTE] {
+        for verdict in [NO_ROUTE, NO_ROUTE, NO_ROUTE, OPERATOR, OPERATOR, CUT, CUT, NO_ROUTE] {
             answers.push(bench.end(1, verdict).answer.is_some());
             bench.sleep();
         }
@@ -1018,8 +1031,9 @@ mod tests {
             1 => Just(NO_ROUTE),
             1 => (0..7200_u64).prop_map(|s| Verdict::NoAnswer { may_have_been_taken: true, retry_after: Some(Duration::from_secs(s)) }),
             1 => (1..7200_u64).prop_map(|s| Verdict::SlowDown { pause: Duration::from_secs(s) }),
-            1 => Just(Verdict::Operator),
-            1 => Just(Verdict::TokenTrouble),
+            1 => (1..7200_u64).prop_map(|s| Verdict::DailyQuota { pause: Duration::from_secs(s) }),
+            1 => Just(OPERATOR),
+            1 => Just(TOKEN_TROUBLE),
         ]
     }
 
@@ -1187,9 +1201,9 @@ mod tests {
             let row = PendingRow { id, order: String::new(), body: Vec::new(), unknown_answers };
             let record = self.policy.sent(&row, Outcome { verdict, evidence: String::new() }, self.now);
             let pause = match verdict {
-                Verdict::SlowDown { pause } => pause,
+                Verdict::SlowDown { pause } | Verdict::DailyQuota { pause } => pause,
                 Verdict::NoAnswer { retry_after: Some(asked), .. } => asked.min(Duration::from_secs(3600)),
-                Verdict::Operator | Verdict::TokenTrouble => RETRY_MAX,
+                OPERATOR | TOKEN_TROUBLE => RETRY_MAX,
                 _ => Duration::ZERO,
             };
             self.pause_until = self.pause_until.max(self.now + pause);

@@ -81,9 +81,9 @@ impl AttemptCounts {
             Verdict::Park => &self.parked,
             Verdict::Unknown => &self.unknown,
             Verdict::NoAnswer { .. } => &self.no_answer,
-            Verdict::SlowDown { .. } => &self.slow_down,
-            Verdict::Operator => &self.operator,
-            Verdict::TokenTrouble => &self.token,
+            Verdict::SlowDown { .. } | Verdict::DailyQuota { .. } => &self.slow_down,
+            Verdict::Operator { .. } => &self.operator,
+            Verdict::TokenTrouble { .. } => &self.token,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

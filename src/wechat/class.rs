@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::config::ErrorClass;
+use crate::{clock::Stamp, config::ErrorClass};
 
 /// What an answer means for the row and for the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,15 +62,41 @@ impl Classes {
     }
 }
 
-/// How long the whole queue pauses after a code of class [`Class::SlowDown`] that came at `utc_ms`: the daily quota (45009) until
-/// 00:00 in Beijing, any other 60 s.
+/// How long the whole queue pauses after a code of class [`Class::SlowDown`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Too many requests at once.
+    Rate(Duration),
+    /// The quota of the day is used up (45009).
+    DailyQuota(Duration),
+}
+
+/// The pause after `errcode`, which came at `at`: 60 s, but for the daily quota until 00:00 in Beijing and a margin, because the
+/// clocks of gate and WeChat differ and all gates of an appid wait for the same moment. Where the quota may have been renewed
+/// already and only the clocks say otherwise (shortly after midnight, or not synchronized), the margin alone.
+/// `draw`: any number, better a different one on each gate.
 #[must_use]
-pub fn slow_down_pause(errcode: i64, utc_ms: i64) -> Duration {
-    if errcode == DAILY_QUOTA { until_beijing_midnight(utc_ms) } else { PER_MINUTE_PAUSE }
+pub fn slow_down_pause(errcode: i64, at: &Stamp, draw: u32) -> Pause {
+    if errcode != DAILY_QUOTA {
+        return Pause::Rate(PER_MINUTE_PAUSE);
+    }
+    let (margin, until_midnight) = (quota_margin(draw), until_beijing_midnight(at.utc_ms));
+    let is_unsure = !at.synchronized || DAY - until_midnight < CLOCKS_DIFFER_MAX;
+    Pause::DailyQuota(if is_unsure { margin } else { until_midnight + margin })
+}
+
+fn quota_margin(draw: u32) -> Duration {
+    let span_ms = QUOTA_MARGIN_MAX.saturating_sub(QUOTA_MARGIN_MIN).as_millis();
+    QUOTA_MARGIN_MIN + Duration::from_millis(u64::try_from(u128::from(draw) % span_ms).unwrap_or_default())
 }
 
 const DAILY_QUOTA: i64 = 45009;
 const PER_MINUTE_PAUSE: Duration = Duration::from_secs(60);
+const QUOTA_MARGIN_MIN: Duration = Duration::from_secs(60);
+const QUOTA_MARGIN_MAX: Duration = Duration::from_secs(5 * 60);
+/// A clock that is this far ahead of WeChat's costs minutes, not a day.
+const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(15 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const BEIJING_OFFSET_MS: i64 = 8 * 60 * 60 * 1000;
 
@@ -124,12 +150,38 @@ mod tests {
     }
 
     #[test]
-    fn the_daily_quota_pauses_until_midnight_in_beijing_and_the_rest_a_minute() {
+    fn the_daily_quota_pauses_until_shortly_after_midnight_in_beijing_and_the_rest_a_minute() {
         // 2026-11-23T05:34:30.123Z is 13:34:30.123 in Beijing.
-        assert_eq!(slow_down_pause(45009, 1_795_412_070_123), Duration::from_millis(37_529_877));
-        let midnight_utc_ms = 1_795_412_070_123 + 37_529_877;
-        assert_eq!(slow_down_pause(45009, midnight_utc_ms), Duration::from_secs(86_400));
-        assert_eq!(slow_down_pause(45009, midnight_utc_ms - 1), Duration::from_millis(1));
-        assert_eq!(slow_down_pause(45011, midnight_utc_ms - 1), Duration::from_secs(60));
+        let (noon_utc_ms, to_midnight) = (1_795_412_070_123, Duration::from_millis(37_529_877));
+        let midnight_utc_ms = noon_utc_ms + 37_529_877;
+        for draw in [0, 1, 239_999, 240_000, u32::MAX] {
+            let pause = |utc_ms| match slow_down_pause(45009, &stamp(utc_ms, true), draw) {
+                Pause::DailyQuota(pause) => pause,
+                Pause::Rate(pause) => panic!("{pause:?}"),
+            };
+            let minutes = Duration::from_secs(60)..=Duration::from_secs(300);
+            assert!(minutes.contains(&(pause(noon_utc_ms) - to_midnight)));
+            assert!(minutes.contains(&(pause(midnight_utc_ms - 1) - Duration::from_millis(1))));
+            assert!(minutes.contains(&pause(midnight_utc_ms)), "a clock that is ahead costs minutes, not a day");
+            assert!(minutes.contains(&pause(midnight_utc_ms + 14 * 60_000)));
+            assert!(pause(midnight_utc_ms + 15 * 60_000) > Duration::from_secs(23 * 3600));
+        }
+        assert_eq!(slow_down_pause(45011, &stamp(midnight_utc_ms, true), 7), Pause::Rate(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_clock_that_is_not_synchronized_does_not_say_when_midnight_is() {
+        let Pause::DailyQuota(pause) = slow_down_pause(45009, &stamp(0, false), 0) else { panic!("the daily quota") };
+        assert_eq!(pause, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn gates_that_share_a_quota_do_not_come_back_together() {
+        let pauses: std::collections::BTreeSet<_> = (0..100).map(|n: u32| quota_margin(n.wrapping_mul(2_654_435_761))).collect();
+        assert!(pauses.len() > 90, "{pauses:?}");
+    }
+
+    fn stamp(utc_ms: i64, synchronized: bool) -> Stamp {
+        Stamp { utc_ms, boottime_ms: 0, synchronized }
     }
 }

@@ -4,7 +4,7 @@
 //! are sent again, so an answer of class [`Class::Token`] that comes out of here has come twice in a row; accepted is only what a
 //! 2xx with `errcode` 0 says.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use reqwest::Url;
 
@@ -36,6 +36,8 @@ pub enum Answer {
         status: u16,
         /// For people.
         detail: String,
+        /// What the answer's `Retry-After` asks for.
+        retry_after: Option<Duration>,
     },
     /// The deduction was not sent, or was refused for its token and not sent again: there is no token for it.
     NoToken(NoToken),
@@ -136,7 +138,7 @@ impl Inner {
                 None => Answer::NoAnswer(NoAnswer::new(NoAnswerKind::NotJson, "an answer without an integer errcode")),
             },
             Reply::NoAnswer(no_answer) => Answer::NoAnswer(no_answer),
-            Reply::Refused { status, detail } => Answer::HttpRefused { status, detail },
+            Reply::Refused { status, detail, retry_after } => Answer::HttpRefused { status, detail, retry_after },
         }
     }
 }
@@ -168,7 +170,6 @@ mod tests {
             atomic::{AtomicUsize, Ordering},
         },
         thread,
-        time::Duration,
     };
 
     use super::*;
@@ -333,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn a_4xx_is_for_the_operator() {
         let answer = answer_to(|| Reaction::status("403 Forbidden", "", "<html>")).await;
-        assert_eq!(answer, Answer::HttpRefused { status: 403, detail: "HTTP status 403".to_owned() });
+        assert_eq!(answer, Answer::HttpRefused { status: 403, detail: "HTTP status 403".to_owned(), retry_after: None });
         assert!(!answer.may_have_been_taken());
     }
 
@@ -346,6 +347,16 @@ mod tests {
         let answer = plain_client(&server).deduct(BODY.to_vec()).await;
         assert_eq!(kind_of(&answer), NoAnswerKind::Redirect { status: 307 });
         assert_eq!(server.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_date_to_come_back_at_is_held_against_the_servers_own_clock() {
+        let headers = "Date: Thu, 01 Jan 2037 00:00:00 GMT\r\nRetry-After: Thu, 01 Jan 2037 00:02:00 GMT\r\n";
+        let asked = Some(Duration::from_secs(120));
+        let Answer::NoAnswer(busy) = answer_to(move || Reaction::status("503 Busy", headers, "")).await else { panic!("busy") };
+        assert_eq!(busy.retry_after, asked);
+        let refused = answer_to(move || Reaction::status("403 Forbidden", headers, "")).await;
+        assert_eq!(refused, Answer::HttpRefused { status: 403, detail: "HTTP status 403".to_owned(), retry_after: asked });
     }
 
     #[tokio::test]

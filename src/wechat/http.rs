@@ -9,7 +9,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Certificate, Client, Response, StatusCode, Url,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER},
     redirect, retry,
 };
 use serde_json::{Map, Value};
@@ -87,7 +87,7 @@ pub(super) enum Reply {
     /// Nothing that could be judged.
     NoAnswer(NoAnswer),
     /// A 4xx that does not pass by itself.
-    Refused { status: u16, detail: String },
+    Refused { status: u16, detail: String, retry_after: Option<Duration> },
 }
 
 /// Why the client cannot be built.
@@ -165,7 +165,8 @@ impl Http {
         };
         match reply {
             Reply::NoAnswer(no_answer) => Reply::NoAnswer(NoAnswer { retry_after, ..no_answer }),
-            other => other,
+            Reply::Refused { status, detail, .. } => Reply::Refused { status, detail, retry_after },
+            Reply::Json(object) => Reply::Json(object),
         }
     }
 
@@ -234,22 +235,28 @@ fn refusal(status: StatusCode, body: &[u8], secret: Option<&str>) -> Reply {
     let detail = format!("HTTP status {code}{said}");
     match code {
         300..=399 => Reply::NoAnswer(NoAnswer::new(NoAnswerKind::Redirect { status: code }, format!("{detail}, not followed"))),
-        400..=499 if code != 408 && code != 429 => Reply::Refused { status: code, detail },
+        400..=499 if code != 408 && code != 429 => Reply::Refused { status: code, detail, retry_after: None },
         _ => Reply::NoAnswer(NoAnswer::new(NoAnswerKind::Http { status: code }, detail)),
     }
 }
 
-/// `Retry-After`, as seconds or as a date.
+/// `Retry-After`, as seconds or as a date. A date is held against the answer's own `Date`: the server's clock against itself, because
+/// this machine's may stand at 1970.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    parse_retry_after(value, Timestamp::now())
+    let header = |name: HeaderName| Some(response.headers().get(name)?.to_str().ok()?.trim());
+    let now = header(DATE).and_then(parse_date).unwrap_or_else(Timestamp::now);
+    parse_retry_after(header(RETRY_AFTER)?, now)
+}
+
+fn parse_date(value: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(value).ok()
 }
 
 fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let until = parse_date(value)?;
     Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 
@@ -337,7 +344,7 @@ mod tests {
             assert!(matches!(told(code), Reply::NoAnswer(NoAnswer { kind: NoAnswerKind::Redirect { .. }, .. })), "{code}");
         }
         for code in [400, 401, 403, 404, 413, 451] {
-            let Reply::Refused { status, detail } = told(code) else { panic!("{code} must be refused") };
+            let Reply::Refused { status, detail, .. } = told(code) else { panic!("{code} must be refused") };
             assert_eq!((status, detail), (code, format!("HTTP status {code} (errcode 0 ok)")));
         }
     }

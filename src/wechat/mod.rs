@@ -16,7 +16,7 @@ mod token;
 #[cfg(test)]
 mod test_server;
 
-pub use class::{Class, Classes, slow_down_pause};
+pub use class::{Class, Classes, Pause, slow_down_pause};
 pub use client::{Answer, ClientError, WeChatClient};
 pub use deduction::{BodyTemplate, Deduction, RequestCodes};
 #[cfg(feature = "sandbox")]

@@ -59,6 +59,8 @@ pub enum NoToken {
     HttpRefused {
         /// For people.
         detail: String,
+        /// What the answer's `Retry-After` asks for.
+        retry_after: Option<Duration>,
     },
     /// The token interface did not answer.
     NoAnswer(NoAnswer),
@@ -69,7 +71,7 @@ impl fmt::Display for NoToken {
         match self {
             Self::File { setting, path, reason } => write!(f, "no access token: {} ({setting}) {reason}", path.display()),
             Self::Errcode { errcode, errmsg, .. } => write!(f, "no access token: errcode {errcode} {errmsg}"),
-            Self::HttpRefused { detail } => write!(f, "no access token: {detail}"),
+            Self::HttpRefused { detail, .. } => write!(f, "no access token: {detail}"),
             Self::NoAnswer(no_answer) => write!(f, "no access token: {}", no_answer.detail),
         }
     }
@@ -189,7 +191,7 @@ impl Tokens {
         let object = match reply {
             Reply::Json(object) => object,
             Reply::NoAnswer(no_answer) => return Err(NoToken::NoAnswer(no_answer)),
-            Reply::Refused { detail, .. } => return Err(NoToken::HttpRefused { detail }),
+            Reply::Refused { detail, retry_after, .. } => return Err(NoToken::HttpRefused { detail, retry_after }),
         };
         match http::errcode(&object, Some(secret.expose_secret())) {
             Some((errcode, errmsg)) if errcode != 0 => {
