@@ -102,7 +102,7 @@ impl WeChatClient {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The next request gets its token anew: from `token_file` or from the stable-token interface.
+    /// The next request gets its token anew: from `token_file`, or from the stable-token interface, whose old one is kept if that fails.
     pub fn reload(&self) {
         self.inner.tokens.reload();
     }
@@ -466,6 +466,71 @@ mod tests {
         assert_eq!(server.requests().len(), 1);
         client.deduct(BODY.to_vec()).await;
         assert_eq!(server.requests().len(), 2, "a later send asks again");
+    }
+
+    /// A WeChat whose first token lives so long; it takes every token, and answers further token requests with `to_renewals`.
+    fn wechat_whose_token_lives_s(life_s: u64, to_renewals: impl Fn() -> Reaction + Send + Sync + 'static) -> TestServer {
+        let tokens = AtomicUsize::new(0);
+        TestServer::start(move |request| match is_token_request(request) {
+            false => Reaction::json(OK),
+            true if tokens.fetch_add(1, Ordering::SeqCst) > 0 => to_renewals(),
+            true => Reaction::json(&format!("{{\"access_token\":\"first\",\"expires_in\":{life_s}}}")),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_token_that_could_not_be_renewed_early_is_used_to_its_end_and_not_a_moment_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = wechat_whose_token_lives_s(4, || Reaction::status("503 Busy", "", ""));
+        let client = client(&settings(server.base_url(), stable(directory.path())));
+        let asked_at = std::time::Instant::now();
+        let mut answer = client.deduct(BODY.to_vec()).await;
+        while answer.to_string() == "errcode 0 ok" {
+            assert!(asked_at.elapsed() < Duration::from_secs(60), "it ends");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = client.deduct(BODY.to_vec()).await;
+        }
+        assert!(asked_at.elapsed() >= Duration::from_secs(4), "used to its end");
+        assert_eq!(answer.to_string(), "no access token: HTTP status 503");
+        assert!((2..=6).contains(&count(&server, is_token_request)), "not with each send: {}", count(&server, is_token_request));
+    }
+
+    #[tokio::test]
+    async fn while_a_good_token_is_renewed_the_others_go_on_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = wechat_whose_token_lives_s(7200, || Reaction::Hang);
+        let client = client(&settings(server.base_url(), stable(directory.path())));
+        assert_eq!(client.deduct(BODY.to_vec()).await.to_string(), "errcode 0 ok");
+        client.reload();
+        let renewing = tokio::spawn({
+            let client = client.clone();
+            async move { client.deduct(BODY.to_vec()).await }
+        });
+        while count(&server, is_token_request) < 2 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        for _ in 0..16 {
+            assert_eq!(client.deduct(BODY.to_vec()).await.to_string(), "errcode 0 ok");
+        }
+        assert!(!renewing.is_finished(), "the renewal is still under way");
+        renewing.abort();
+        assert_eq!(count(&server, is_token_request), 2);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_refused_is_not_used_again_though_it_cannot_be_renewed() {
+        let directory = tempfile::tempdir().unwrap();
+        let tokens = AtomicUsize::new(0);
+        let server = TestServer::start(move |request| match is_token_request(request) {
+            false => Reaction::json("{\"errcode\":40001}"),
+            true if tokens.fetch_add(1, Ordering::SeqCst) > 0 => Reaction::status("503 Busy", "", ""),
+            true => Reaction::json("{\"access_token\":\"first\",\"expires_in\":7200}"),
+        });
+        let client = client(&settings(server.base_url(), stable(directory.path())));
+        for _ in 0..3 {
+            assert_eq!(client.deduct(BODY.to_vec()).await.to_string(), "no access token: HTTP status 503");
+        }
+        assert_eq!(count(&server, |request| !is_token_request(request)), 1);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
-//! The access token: got when needed, kept while good, renewed by one caller while the others wait (`facts`: WeChat, section 2).
+//! The access token: got when needed, kept while good, renewed by one caller (`facts`: WeChat, section 2).
 //!
-//! Promises: `force_refresh` is never asked for, so gates that share an appid do not take each other's token away; the secret is
+//! Promises: a token is used to its real end unless it was refused: while it is renewed early the other callers go on with it, and a
+//! renewal that fails costs nothing but another try; without a good one all wait for the same renewal; `force_refresh` is never asked for, so gates that share an appid do not take each other's token away; the secret is
 //! read from its file at each renewal, so it can be rotated under a running gate; neither secret nor token is ever printed.
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use std::{
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
-use tokio::sync::Mutex;
+use tokio::sync;
 
 use super::{
     class::{Class, Classes},
@@ -33,6 +34,11 @@ const LIFE_MAX: Duration = Duration::from_secs(7200);
 
 /// From here to the end of its life, the old token and its successor are both good.
 const OVERLAP: Duration = Duration::from_secs(300);
+
+/// After an early renewal that failed the next is tried after a part of what is left of the old token, between these.
+const EARLY_AGAIN_PART: u32 = 4;
+const EARLY_AGAIN_MIN: Duration = Duration::from_secs(1);
+const EARLY_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// Why there is no access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +99,8 @@ pub(super) enum Source {
 pub(super) struct Token {
     text: SecretString,
     number: u64,
-    renew_at: Option<Instant>,
+    /// `None`: nobody knows.
+    ends_at: Option<Instant>,
 }
 
 impl Token {
@@ -101,8 +108,8 @@ impl Token {
         self.text.expose_secret()
     }
 
-    fn is_due(&self) -> bool {
-        self.renew_at.is_some_and(|at| at <= Instant::now())
+    fn is_over(&self) -> bool {
+        self.ends_at.is_some_and(|at| at <= Instant::now())
     }
 }
 
@@ -111,7 +118,10 @@ impl Token {
 pub(super) struct Tokens {
     source: Source,
     classes: Classes,
+    /// Locked for moments only, never over a request.
     state: Mutex<State>,
+    /// Held by whoever renews the token.
+    renewing: sync::Mutex<()>,
     /// Renewals that have ended, well or not.
     renewals: AtomicU64,
     stale: AtomicBool,
@@ -120,15 +130,43 @@ pub(super) struct Tokens {
 #[derive(Debug, Default)]
 struct State {
     current: Option<Arc<Token>>,
+    renew_at: Option<Instant>,
+    /// Of the last renewal.
     failure: Option<NoToken>,
+}
+
+impl State {
+    /// The token, unless it has ended or is the one that was refused.
+    fn usable(&mut self, refused: Option<u64>) -> Option<Arc<Token>> {
+        self.current.take_if(|token| Some(token.number) == refused || token.is_over());
+        self.current.clone()
+    }
+
+    fn is_renewal_due(&self) -> bool {
+        self.renew_at.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// A token as it was handed out.
+struct Granted {
+    text: SecretString,
+    ends_at: Option<Instant>,
+    renew_at: Option<Instant>,
 }
 
 impl Tokens {
     pub(super) fn new(source: Source, classes: Classes) -> Self {
-        Self { source, classes, state: Mutex::default(), renewals: AtomicU64::new(0), stale: AtomicBool::new(false) }
+        Self {
+            source,
+            classes,
+            state: Mutex::default(),
+            renewing: sync::Mutex::default(),
+            renewals: AtomicU64::new(0),
+            stale: AtomicBool::new(false),
+        }
     }
 
-    /// The next request gets its token anew.
+    /// The next request gets its token anew; one of the stable-token interface is kept if that fails.
     pub(super) fn reload(&self) {
         self.stale.store(true, Ordering::Relaxed);
     }
@@ -148,42 +186,92 @@ impl Tokens {
             return Ok(None);
         }
         let renewals_before = self.renewals.load(Ordering::Acquire);
-        let mut state = self.state.lock().await;
-        if self.stale.swap(false, Ordering::Relaxed) {
-            state.current = None;
+        let (usable, is_due) = self.look(refused);
+        match usable {
+            Some(token) if !is_due => Ok(Some(token)),
+            Some(token) => Ok(Some(self.renew_early(http, token).await)),
+            None => self.wait_for_another(http, refused, renewals_before).await.map(Some),
         }
-        let usable = state.current.as_ref().filter(|token| Some(token.number) != refused && !token.is_due());
-        if let Some(token) = usable {
-            return Ok(Some(Arc::clone(token)));
+    }
+
+    /// The token that can be used now, and whether it is time to renew it.
+    fn look(&self, refused: Option<u64>) -> (Option<Arc<Token>>, bool) {
+        let mut state = self.lock();
+        if self.stale.swap(false, Ordering::Relaxed) {
+            state.renew_at = Some(Instant::now());
+            // A file is at hand, and what it held before is not what it holds now.
+            state.current.take_if(|_| matches!(self.source, Source::File { .. }));
+        }
+        (state.usable(refused), state.is_renewal_due())
+    }
+
+    /// Renews a token that is still good, if nobody does; that one is used if the renewal fails.
+    async fn renew_early(&self, http: &Http, old: Arc<Token>) -> Arc<Token> {
+        let Ok(_renewing) = self.renewing.try_lock() else { return old };
+        // Somebody may have renewed it between the look and the lock.
+        if let (Some(token), false) = self.look(None) {
+            return token;
+        }
+        match self.renew(http).await {
+            Ok(token) => token,
+            Err(failure) => {
+                self.put_off(&old, &failure);
+                old
+            }
+        }
+    }
+
+    fn put_off(&self, old: &Token, failure: &NoToken) {
+        let left = old.ends_at.map_or(EARLY_AGAIN_MAX, |at| at.saturating_duration_since(Instant::now()));
+        let again_in = (left / EARLY_AGAIN_PART).clamp(EARLY_AGAIN_MIN, EARLY_AGAIN_MAX);
+        self.lock().renew_at = Instant::now().checked_add(again_in);
+        log::debug!("the access token is good for {left:.0?} and could not be renewed: {failure}");
+    }
+
+    async fn wait_for_another(&self, http: &Http, refused: Option<u64>, renewals_before: u64) -> Result<Arc<Token>, NoToken> {
+        let _renewing = self.renewing.lock().await;
+        if let (Some(token), _) = self.look(refused) {
+            return Ok(token);
         }
         // Who waited for a renewal that failed shares its outcome: sixteen sends are not sixteen failing renewals.
         let waited = self.renewals.load(Ordering::Acquire) != renewals_before;
-        if let Some(failure) = state.failure.as_ref().filter(|_| waited) {
-            return Err(failure.clone());
+        if let Some(failure) = self.lock().failure.clone().filter(|_| waited) {
+            return Err(failure);
         }
-        self.renew(http, &mut state).await
+        self.renew(http).await
     }
 
-    async fn renew(&self, http: &Http, state: &mut State) -> Result<Option<Arc<Token>>, NoToken> {
-        state.current = None;
+    /// Called by whoever holds `renewing`.
+    async fn renew(&self, http: &Http) -> Result<Arc<Token>, NoToken> {
         let fetched = self.fetch(http).await;
         let number = self.renewals.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut state = self.lock();
         state.failure = fetched.as_ref().err().cloned();
-        let (text, renew_at) = fetched?;
-        state.current = Some(Arc::new(Token { text, number, renew_at }));
-        Ok(state.current.clone())
+        let Granted { text, ends_at, renew_at } = fetched?;
+        let token = Arc::new(Token { text, number, ends_at });
+        (state.current, state.renew_at) = (Some(Arc::clone(&token)), renew_at);
+        Ok(token)
     }
 
-    async fn fetch(&self, http: &Http) -> Result<(SecretString, Option<Instant>), NoToken> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is one assignment: it is whole after a panic in another task, too.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch(&self, http: &Http) -> Result<Granted, NoToken> {
         match &self.source {
             Source::Stable { url, appid, secret_file } => {
                 let secret = read_secret("wechat.secret_file", secret_file)?;
+                // From before the request: the life that it tells began somewhere on the way.
+                let asked_at = Instant::now();
                 let reply = http.post(url.clone(), request(appid, &secret), Some(secret.expose_secret())).await;
-                let (token, life) = self.granted(reply, &secret)?;
-                Ok((token, Instant::now().checked_add(kept(life))))
+                let (text, life) = self.granted(reply, &secret)?;
+                Ok(Granted { text, ends_at: asked_at.checked_add(life), renew_at: asked_at.checked_add(kept(life)) })
             }
-            Source::File { token_file } => Ok((read_secret("wechat.token_file", token_file)?, None)),
-            Source::None => Ok((SecretString::from(""), None)),
+            Source::File { token_file } => {
+                Ok(Granted { text: read_secret("wechat.token_file", token_file)?, ends_at: None, renew_at: None })
+            }
+            Source::None => Ok(Granted { text: SecretString::from(""), ends_at: None, renew_at: None }),
         }
     }
 
@@ -221,7 +309,7 @@ fn token_of(mut object: Map<String, Value>) -> Option<(SecretString, Duration)> 
     fits.then(|| (SecretString::from(token), life.min(LIFE_MAX)))
 }
 
-/// How long a token of this life is kept: until the overlap with its successor begins, or half of a life that is too short.
+/// After how long a token of this life is renewed: when the overlap with its successor begins, or after half of a life too short for that.
 fn kept(life: Duration) -> Duration {
     life.saturating_sub(OVERLAP).max(life / 2)
 }
@@ -283,7 +371,7 @@ mod tests {
 
     #[test]
     fn nothing_that_is_printed_holds_a_token() {
-        let token = Token { text: SecretString::from("t0ken"), number: 1, renew_at: None };
+        let token = Token { text: SecretString::from("t0ken"), number: 1, ends_at: None };
         assert!(!format!("{token:?}").contains("t0ken"));
     }
 }
