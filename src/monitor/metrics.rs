@@ -568,6 +568,17 @@ mod tests {
     }
 
     #[test]
+    fn every_family_is_described_with_its_type_and_nothing_else_is() {
+        let described = include_str!("../../docs/metrics.md");
+        let text = told_everything().encode(&report(), Exposition::Prometheus);
+        let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        for (name, kind) in &families {
+            assert!(described.contains(&format!("\n| `{name}` | {kind} |")), "{name} ({kind}) is not in docs/metrics.md");
+        }
+        assert_eq!(described.matches("\n| `faregate_").count(), families.len(), "docs/metrics.md describes what is not there");
+    }
+
+    #[test]
     fn the_two_formats_declare_counters_each_in_its_own_way() {
         let metrics = told_everything();
         let old = metrics.encode(&report(), Exposition::Prometheus);
