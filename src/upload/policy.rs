@@ -1077,6 +1077,8 @@ mod tests {
         unheard: BTreeMap<i64, Said>,
         /// Nothing may be sent before: somebody asked for that.
         pause_until: Instant,
+        /// Sends of a row that reached WeChat, since the last answer about it.
+        turns: BTreeMap<i64, u32>,
     }
 
     impl World {
@@ -1095,7 +1097,18 @@ mod tests {
                 recording: BTreeMap::new(),
                 unheard: BTreeMap::new(),
                 pause_until: now,
+                turns: BTreeMap::new(),
             }
+        }
+
+        /// Rows that could have been sent in the place of `id`: older ones that are on hand and wait for nothing.
+        fn passed_over(&self, id: i64) -> Vec<i64> {
+            self.policy.rows.range(..id).filter(|(_, row)| row.is_ready()).map(|(id, _)| *id).collect()
+        }
+
+        /// How often a row has had its turns as the probe.
+        fn rounds(&self, id: i64) -> u32 {
+            self.turns.get(&id).copied().unwrap_or_default() / PROBES_PER_ROW
         }
 
         fn in_flight(&self) -> BTreeSet<i64> {
@@ -1117,6 +1130,17 @@ mod tests {
                         prop_assert!(!in_flight.contains(&id), "row {} is in flight twice", id);
                         prop_assert!(in_flight.len() < CONCURRENCY && (was_open || in_flight.is_empty()), "beside {:?}", in_flight);
                         prop_assert!(self.now >= self.pause_until, "sent during a pause");
+                        let passed_over = self.passed_over(id);
+                        if was_open {
+                            prop_assert!(passed_over.is_empty(), "row {} before the older {:?}", id, passed_over);
+                        }
+                        let rounds = self.rounds(id);
+                        prop_assert!(
+                            passed_over.iter().all(|older| self.rounds(*older) > rounds),
+                            "probe {} before {:?}",
+                            id,
+                            passed_over
+                        );
                         self.claiming.insert(id);
                     }
                     Action::Wait => break,
@@ -1203,10 +1227,17 @@ mod tests {
             let pause = match verdict {
                 Verdict::SlowDown { pause } | Verdict::DailyQuota { pause } => pause,
                 Verdict::NoAnswer { retry_after: Some(asked), .. } => asked.min(Duration::from_secs(3600)),
+                // A row that is suspect waits alone.
+                OPERATOR | TOKEN_TROUBLE if self.policy.line.is_open() => Duration::ZERO,
                 OPERATOR | TOKEN_TROUBLE => RETRY_MAX,
                 _ => Duration::ZERO,
             };
             self.pause_until = self.pause_until.max(self.now + pause);
+            match verdict {
+                Verdict::Accepted | Verdict::Park | Verdict::Unknown => drop(self.turns.remove(&id)),
+                NO_ROUTE => {}
+                _ => *self.turns.entry(id).or_default() += 1,
+            }
             let (refused, unexplained) = (ParkReason::Refused, ParkReason::UnknownErrcode);
             let expected = match verdict {
                 Verdict::Accepted => Settlement::Accepted,
@@ -1247,7 +1278,7 @@ mod tests {
         /// What was under way is dropped; what was not recorded is still pending.
         fn restart(&mut self) {
             self.policy = Policy::new(&settings());
-            (self.load, self.pause_until) = (None, self.now);
+            (self.load, self.pause_until, self.turns) = (None, self.now, BTreeMap::new());
             (self.claiming, self.sending) = (BTreeSet::new(), BTreeSet::new());
             (self.recording, self.unheard) = (BTreeMap::new(), BTreeMap::new());
         }
@@ -1272,6 +1303,19 @@ mod tests {
         }
     }
 
+    /// What one row may meet for ever although nothing about the row is said.
+    fn poison() -> impl Strategy<Value = Verdict> {
+        let pause = Duration::from_secs(60);
+        prop::sample::select(vec![
+            CUT,
+            OPERATOR,
+            TOKEN_TROUBLE,
+            Verdict::SlowDown { pause },
+            Verdict::NoAnswer { may_have_been_taken: true, retry_after: Some(pause) },
+            Verdict::Operator { retry_after: Some(pause) },
+        ])
+    }
+
     impl Verdict {
         fn may_have_been_taken(self) -> bool {
             matches!(self, Self::NoAnswer { may_have_been_taken: true, .. })
@@ -1291,6 +1335,29 @@ mod tests {
             }
             world.calm()?;
             prop_assert!(world.pending.is_empty(), "left: {:?}", world.pending);
+        }
+
+        #[test]
+        fn rows_that_meet_the_same_trouble_for_ever_stop_nobody_else(
+            poisoned in prop::collection::btree_map(1..40_i64, poison(), 1..4),
+            concurrency in 1..=CONCURRENCY,
+        ) {
+            let mut bench = Bench::new(1..=60);
+            bench.policy.concurrency = concurrency;
+            let start = bench.now;
+            bench.go();
+            while bench.pending.len() > poisoned.len() {
+                prop_assert!(bench.now - start < Duration::from_secs(7200), "left: {:?}", bench.pending);
+                for id in bench.in_flight.clone() {
+                    let verdict = poisoned.get(&id).copied().unwrap_or(Verdict::Accepted);
+                    let record = bench.end(id, verdict);
+                    prop_assert!(!poisoned.contains_key(&id) || record.counted == verdict.may_have_been_taken());
+                }
+                if bench.sleep_for(LATENCY).is_empty() && bench.in_flight.is_empty() {
+                    bench.sleep();
+                }
+            }
+            prop_assert!(poisoned.keys().all(|id| bench.pending.contains_key(id)), "they are still to be sent");
         }
     }
 }
