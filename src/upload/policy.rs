@@ -1326,7 +1326,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn whatever_happens_nothing_is_lost_sent_twice_or_sent_during_a_pause(steps in prop::collection::vec(step(), 1..200)) {
+        fn whatever_happens_nothing_is_lost_passed_over_sent_twice_or_sent_during_a_pause(steps in prop::collection::vec(step(), 1..200)) {
             let mut world = World::new();
             world.go()?;
             for step in &steps {

@@ -1,16 +1,19 @@
-//! Kill after kill at random moments, in every weather: at the end the books of the gate and of WeChat agree with what opened.
+//! Kill after kill at random moments, and clean stops, SIGHUPs and retries of what is parked between them, in every weather: at the
+//! end the books of the gate and of WeChat agree with what opened.
 //!
 //! `FAREGATE_ROUNDS` sets the number of rounds, `FAREGATE_SEED` replays one run. What is judged is seen from outside only: the codes
 //! that were scanned, the openings in the trace, WeChat's requests, and `queue list`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, thread,
+    env,
+    sync::Mutex,
+    thread,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, DEADLINE, Gate, Random, WeChat, code, gate::Builder};
 
@@ -27,10 +30,19 @@ enum Weather {
     Always(Answer),
     /// Each request meets another answer.
     Mixed,
+    /// What is new is taken, and half of it never answered; a repeat gets an error of its own.
+    OnceOnly,
     Down,
 }
 
-const WEATHERS: [Weather; 9] = [
+/// Nobody has said what it means.
+const UNKNOWN: i64 = 61099;
+/// What [`Weather::OnceOnly`] says to repeats, and the settings explain as `accepted`.
+const TAKEN_BEFORE: i64 = 61011;
+/// The row is bad; a person may have it tried again.
+const BAD_ROW: i64 = 47001;
+
+const WEATHERS: [Weather; 12] = [
     Weather::Always(Answer::Ok),
     Weather::Always(Answer::Drop),
     Weather::Always(Answer::Refuse),
@@ -38,11 +50,14 @@ const WEATHERS: [Weather; 9] = [
     Weather::Always(Answer::Http500),
     Weather::Always(Answer::Html),
     Weather::Always(Answer::TooMany { retry_after_s: 0 }),
+    Weather::Always(Answer::Redirect),
+    Weather::Always(Answer::ErrCode(UNKNOWN)),
     Weather::Mixed,
+    Weather::OnceOnly,
     Weather::Down,
 ];
 
-const MIXED: [Answer; 10] = [
+const MIXED: [Answer; 13] = [
     Answer::Ok,
     Answer::Drop,
     Answer::Refuse,
@@ -51,6 +66,9 @@ const MIXED: [Answer; 10] = [
     Answer::ErrCode(-1),
     Answer::ErrCode(40001),
     Answer::ErrCode(48001),
+    Answer::ErrCode(UNKNOWN),
+    Answer::ErrCode(BAD_ROW),
+    Answer::Redirect,
     Answer::TooMany { retry_after_s: 0 },
     Answer::Says("{}"),
 ];
@@ -93,15 +111,44 @@ impl Storm {
                 self.gate.scan(lane, code);
             }
         }
+        self.disturb();
         let late = self.random.once_in(4);
         self.pause_up_to(if late { KILL_LATE_WITHIN_MS } else { KILL_WITHIN_MS });
-        self.gate.kill9();
+        self.end();
         for ((lane, codes), before) in LANES.iter().zip(&plan).zip(before) {
             self.note_openings(lane, codes, before);
         }
         if self.random.once_in(4) {
             self.assert_openings_are_recorded();
         }
+    }
+
+    /// What a person may do in the middle of it.
+    fn disturb(&mut self) {
+        if self.random.once_in(4) {
+            self.gate.hang_up();
+        }
+        if self.random.once_in(4) {
+            self.retry_what_is_parked();
+        }
+    }
+
+    /// Mostly a kill.
+    fn end(&mut self) {
+        if self.random.once_in(4) {
+            self.gate.stop_cleanly()
+        } else {
+            self.gate.kill9()
+        }
+        if self.random.once_in(8) {
+            self.retry_what_is_parked();
+        }
+    }
+
+    /// With a daemon or without one.
+    fn retry_what_is_parked(&self) {
+        let retried = self.gate.cli(&["queue", "retry", "--all-parked"]);
+        assert_eq!(retried.code, Some(0), "{retried:?}\n{}", self.gate.log_tail());
     }
 
     fn change_weather(&mut self) {
@@ -115,11 +162,25 @@ impl Storm {
         self.wechat.wear_out_tokens_after(1 + self.random.below(TOKEN_USES_MAX));
         match weather {
             Weather::Always(answer) => self.wechat.answer(answer),
+            Weather::OnceOnly => self.take_once_only(),
             Weather::Mixed | Weather::Down => {
-                let choices = std::sync::Mutex::new(Random::new(self.random.next()));
+                let choices = Mutex::new(Random::new(self.random.next()));
                 self.wechat.answer_with(move |_| *choices.lock().unwrap().pick(&MIXED));
             }
         }
+    }
+
+    fn take_once_only(&mut self) {
+        let taken: BTreeSet<String> = self.wechat.charged().into_keys().collect();
+        let books = Mutex::new((taken, Random::new(self.random.next())));
+        self.wechat.answer_with(move |deduction| {
+            let (taken, random) = &mut *books.lock().unwrap();
+            match taken.insert(deduction.order().to_owned()) {
+                true if random.once_in(2) => Answer::Drop,
+                true => Answer::Ok,
+                false => Answer::ErrCode(TAKEN_BEFORE),
+            }
+        });
     }
 
     /// What each lane scans in this round, so that openings can be told apart: several new codes, or one code alone.
@@ -180,6 +241,8 @@ impl Storm {
         self.wechat.answer(Answer::Ok);
         self.gate.start();
         self.gate.wait_drained();
+        self.retry_what_is_parked();
+        self.gate.wait_drained();
         self.gate.stop_cleanly();
     }
 
@@ -203,8 +266,10 @@ impl Storm {
 
     fn judge_row(&self, row: &Value) {
         let (state, flags) = (row["state"].as_str().unwrap(), row["flags"].to_string());
-        // Whatever was recorded is charged, but for what the gate itself took back in time; and never is it too busy for a minute.
-        assert!(state == "accepted" || (state == "void" && row["reason"] == "late"), "at the end: {row}");
+        // Whatever was recorded is charged, but for what the gate itself took back in time or at a clean stop; and never is it too
+        // busy for a minute.
+        let is_taken_back = row["reason"] == "late" || row["reason"] == "not-opened";
+        assert!(state == "accepted" || (state == "void" && is_taken_back), "at the end: {row}");
         if state == "accepted" && !flags.contains("opening-unconfirmed") {
             let deductions = self.wechat.deductions();
             let sent = deductions.iter().find(|deduction| deduction.order() == order_of(row)).expect("an accepted order came");
@@ -217,6 +282,9 @@ fn settings(wechat: &WeChat) -> Builder {
     // Nothing may come too late or come a second time because the machine was busy.
     let builder = Gate::beside(wechat).lanes(&LANES).set("gate", "duplicate_window", "2h").set("gate", "open_within", "1m");
     let builder = builder.set("turnstile", "pulse", "30ms").set("turnstile", "pulse_gap", "10ms");
+    // What nobody has explained is sent until the weather changes.
+    let builder = builder.set("wechat", "errcodes", json!({TAKEN_BEFORE.to_string(): "accepted"}));
+    let builder = builder.set("upload", "unknown_attempts", 1_000_000);
     builder.set("wechat", "timeout", "1s").set("upload", "retry_initial", "20ms").set("upload", "retry_max", "200ms")
 }
 
