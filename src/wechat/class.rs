@@ -81,7 +81,7 @@ pub fn slow_down_pause(errcode: i64, at: &Stamp, draw: u32) -> Pause {
         return Pause::Rate(PER_MINUTE_PAUSE);
     }
     let (margin, until_midnight) = (quota_margin(draw), until_beijing_midnight(at.utc_ms));
-    let is_unsure = !at.synchronized || DAY - until_midnight < CLOCKS_DIFFER_MAX;
+    let is_unsure = !at.synchronized || DAY.saturating_sub(until_midnight) < CLOCKS_DIFFER_MAX;
     Pause::DailyQuota(if is_unsure { margin } else { until_midnight + margin })
 }
 
@@ -160,8 +160,8 @@ mod tests {
                 Pause::Rate(pause) => panic!("{pause:?}"),
             };
             let minutes = Duration::from_secs(60)..=Duration::from_secs(300);
-            assert!(minutes.contains(&(pause(noon_utc_ms) - to_midnight)));
-            assert!(minutes.contains(&(pause(midnight_utc_ms - 1) - Duration::from_millis(1))));
+            assert!(minutes.contains(&pause(noon_utc_ms).saturating_sub(to_midnight)));
+            assert!(minutes.contains(&pause(midnight_utc_ms - 1).saturating_sub(Duration::from_millis(1))));
             assert!(minutes.contains(&pause(midnight_utc_ms)), "a clock that is ahead costs minutes, not a day");
             assert!(minutes.contains(&pause(midnight_utc_ms + 14 * 60_000)));
             assert!(pause(midnight_utc_ms + 15 * 60_000) > Duration::from_secs(23 * 3600));

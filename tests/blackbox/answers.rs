@@ -93,8 +93,9 @@ fn a_queue_asked_to_slow_down_pauses_and_burns_no_row() {
         wechat.answer(Answer::ErrCode(errcode));
         let mut gate = builder(&wechat).set("upload", "concurrency", 1).start();
         scan(&mut gate, "SLOW-DOWN", 3);
-        let (reason, _) = wait_upload(&gate, "paused");
+        let (reason, alarms) = wait_upload(&gate, "paused");
         assert!(reason.contains(&errcode.to_string()), "{reason}");
+        assert_eq!(alarms.contains("quota of requests for this day"), errcode == 45009, "{alarms}");
         thread::sleep(WHILE);
         assert_eq!(wechat.requests(), 1, "the queue as a whole waits");
         assert_no_row_burnt(&gate, 3);
@@ -128,7 +129,7 @@ fn an_operators_fault_is_probed_one_row_at_a_time_and_ends_by_itself() {
     scan(&mut gate, "IP-LIST", 3);
     gate.wait("another row is probed, too: it could have been the first one's fault", || wechat.deductions().len() >= 4);
     assert_no_row_burnt(&gate, 3);
-    let probes: Vec<_> = wechat.deductions().iter().map(|deduction| deduction.code()).collect();
+    let probes: Vec<_> = wechat.deductions().iter().map(Deduction::code).collect();
     let [first, second] = [code("IP-LIST", 0), code("IP-LIST", 1)];
     assert_eq!(probes[..4], [first.clone(), first.clone(), first, second], "three times each, oldest first");
     wechat.answer(Answer::Ok);
@@ -348,6 +349,21 @@ fn failed_sends_in_a_row_are_an_alarm_until_one_succeeds() {
     gate.scan("in", &code("IN-A-ROW", 1));
     wait_accepted(&gate, 1);
     gate.wait("the alarm ends", || gate.status()["alarms"] == json!([]));
+}
+
+#[test]
+fn answers_that_flap_are_one_alarm_in_the_log_not_one_for_each_row() {
+    let wechat = WeChat::start();
+    let requests = AtomicUsize::new(0);
+    let every_seventh =
+        move || if requests.fetch_add(1, Ordering::SeqCst) % 7 == 6 { Answer::Ok } else { Answer::ErrCode(9_999_999) };
+    wechat.answer_with(move |_| every_seventh());
+    let builder = builder(&wechat).set("upload", "unknown_attempts", 1000).set("upload", "retry_initial", "20ms");
+    let mut gate = builder.set("upload", "retry_max", "50ms").set("upload", "concurrency", 1).start();
+    scan(&mut gate, "FLAPS", 6);
+    wait_accepted(&gate, 6);
+    assert!(wechat.requests() >= 42, "{}", wechat.requests());
+    assert_eq!(gate.log().matches("in a row have failed").count(), 1, "told once\n{}", gate.log_tail());
 }
 
 // ---- repeats of an order that was taken ------------------------------------------------------------------------------------------

@@ -136,9 +136,9 @@ impl Storm {
     /// Mostly a kill.
     fn end(&mut self) {
         if self.random.once_in(4) {
-            self.gate.stop_cleanly()
+            self.gate.stop_cleanly();
         } else {
-            self.gate.kill9()
+            self.gate.kill9();
         }
         if self.random.once_in(8) {
             self.retry_what_is_parked();
