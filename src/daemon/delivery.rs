@@ -32,6 +32,10 @@ impl Queue for NetworkLedger {
         Ok(claimed.map(|row| PendingRow { id: row.id, order: row.order, body: row.body, unknown_answers: row.unknown_answers }))
     }
 
+    async fn is_pending(&self, id: i64) -> bool {
+        !matches!(Self::claim(self, id).await, Ok(None))
+    }
+
     async fn record(&self, record: AttemptRecord) -> Result<(), Unavailable> {
         let outcome = match record.settlement {
             Settlement::Accepted => Outcome::Accepted,

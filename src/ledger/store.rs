@@ -23,7 +23,7 @@ use std::{
     cell::Cell,
     fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -58,6 +58,8 @@ const ATTEMPT_EVENTS_MAX: u32 = 50;
 const FULL_BELOW_BYTES: u64 = 1 << 20;
 /// The log beside a file that is really new; a longer one belonged to a ledger that is gone.
 const EMPTY_LOG_BYTES: u64 = 32;
+/// The log is rewritten in pieces of this length.
+const REWRITE_BYTES: usize = 64 << 10;
 /// Rows of `incident` that are kept.
 const INCIDENTS_MAX: i64 = 1000;
 /// Rows that one page of a listing looks at; stands in the statement, too.
@@ -150,11 +152,12 @@ impl Store {
 
     /// Makes sure after an error that the file can be written, before anything new is recorded. What was read back from the log
     /// may be in memory only: a write that failed is not tried again by the system, though a later sync succeeds. So all of it is
-    /// written to the file anew. The file as a whole is read only after it was found damaged: that takes minutes on a slow card.
+    /// written to the file anew, or, while somebody else reads the file (a check, a backup), to the log itself. The file as a whole is
+    /// read only after it was found damaged: that takes minutes on a slow card.
     pub(super) fn prove(&mut self, after: &LedgerError, at_utc_ms: i64) -> rusqlite::Result<()> {
         let fail = |code, words: String| Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(words)));
         if self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))? {
-            return fail(rusqlite::ffi::SQLITE_BUSY, "the log is in use".to_owned());
+            self.rewrite_log().or_else(|error| fail(rusqlite::ffi::SQLITE_IOERR, error.to_string()))?;
         }
         if matches!(after, LedgerError::Damaged { .. }) {
             let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -168,6 +171,28 @@ impl Store {
             let keep = store.connection.last_insert_rowid() - INCIDENTS_MAX;
             store.connection.execute("DELETE FROM incident WHERE id <= ?", [keep]).map(drop)
         })
+    }
+
+    /// Writes the log's own bytes over themselves and syncs them. Whoever reads it meanwhile reads the same; nobody else writes. SQLite
+    /// holds no lock on this file that closing it here would drop.
+    fn rewrite_log(&self) -> io::Result<()> {
+        let log = OpenOptions::new().read(true).write(true).open(self.log_path())?;
+        let mut bytes = vec![0; REWRITE_BYTES];
+        let mut at = 0;
+        loop {
+            let length = log.read_at(&mut bytes, at)?;
+            if length == 0 {
+                return log.sync_data();
+            }
+            log.write_all_at(&bytes[..length], at)?;
+            at += length as u64;
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        let mut log = self.path.as_os_str().to_owned();
+        log.push("-wal");
+        log.into()
     }
 
     /// Runs `work` in one transaction and makes it durable: one sync.
@@ -605,9 +630,7 @@ impl Store {
 
     /// The length of the write-ahead log in bytes.
     pub(super) fn log_bytes(&self) -> u64 {
-        let mut log = self.path.as_os_str().to_owned();
-        log.push("-wal");
-        std::fs::metadata(log).map_or(0, |log| log.len())
+        std::fs::metadata(self.log_path()).map_or(0, |log| log.len())
     }
 
     /// Moves what is left of the log back into the file.
@@ -721,7 +744,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> LedgerError {
             format!("the disk of {shown} is full ({error}); free some space")
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            format!("another program holds {shown} locked; close the sqlite3 shell or the backup that has it open")
+            format!("another program holds {shown} locked; close the sqlite3 shell, backup or check that has it open")
         }
         Some(ErrorCode::SystemIoFailure) => {
             format!("reading or writing {shown} failed ({error}); the card may be worn out: look at dmesg")

@@ -58,16 +58,25 @@ pub enum Verdict {
 
 /// Sends deductions. Clones share what they hold.
 pub trait Deduct: Clone + Send + Sync + 'static {
-    /// Sends one body. May be dropped at any time.
-    fn deduct(&self, body: Vec<u8>) -> impl Future<Output = Outcome> + Send;
+    /// Sends one body. May be dropped at any time. `is_wanted` is asked again before anything is sent late or once more; `None` when it
+    /// says no, and nothing is known of the row then but what it knew before.
+    fn deduct<F: Future<Output = bool> + Send>(
+        &self,
+        body: Vec<u8>,
+        is_wanted: impl Fn() -> F + Send + Sync,
+    ) -> impl Future<Output = Option<Outcome>> + Send;
 }
 
 impl Deduct for WeChatClient {
-    async fn deduct(&self, body: Vec<u8>) -> Outcome {
-        let answer = Self::deduct(self, body).await;
+    async fn deduct<F: Future<Output = bool> + Send>(
+        &self,
+        body: Vec<u8>,
+        is_wanted: impl Fn() -> F + Send + Sync,
+    ) -> Option<Outcome> {
+        let answer = self.deduct_if(body, is_wanted).await?;
         // Without randomness gates only come back together.
         let draw = getrandom::u32().unwrap_or_default();
-        Outcome { verdict: verdict(&answer, &Stamp::now(), draw), evidence: answer.to_string() }
+        Some(Outcome { verdict: verdict(&answer, &Stamp::now(), draw), evidence: answer.to_string() })
     }
 }
 

@@ -150,10 +150,10 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
 
 async fn send<Q: Queue, S: Deduct>(queue: Q, sender: S, id: i64) -> Event {
     match queue.claim(id).await {
-        Ok(Some(mut row)) => {
-            let outcome = sender.deduct(std::mem::take(&mut row.body)).await;
-            Event::Sent(row, outcome)
-        }
+        Ok(Some(mut row)) => match sender.deduct(std::mem::take(&mut row.body), || queue.is_pending(id)).await {
+            Some(outcome) => Event::Sent(row, outcome),
+            None => Event::Gone(id),
+        },
         Ok(None) => Event::Gone(id),
         Err(Unavailable) => Event::NotClaimed(id),
     }
@@ -184,6 +184,7 @@ async fn sleep_until(wake_at: Option<Instant>) {
 mod tests {
     use std::{
         collections::{BTreeMap, BTreeSet},
+        future::Future,
         sync::{
             Mutex,
             atomic::{AtomicUsize, Ordering},
@@ -280,6 +281,10 @@ mod tests {
             Ok(self.pending().contains(&id).then_some(row))
         }
 
+        async fn is_pending(&self, id: i64) -> bool {
+            self.pending().contains(&id)
+        }
+
         async fn record(&self, record: AttemptRecord) -> Result<(), Unavailable> {
             self.call()?;
             self.inner.rows.lock().unwrap().insert(record.id, record.settlement);
@@ -323,7 +328,7 @@ mod tests {
     }
 
     impl Deduct for WeChat {
-        async fn deduct(&self, body: Vec<u8>) -> Outcome {
+        async fn deduct<F: Future<Output = bool> + Send>(&self, body: Vec<u8>, _: impl Fn() -> F + Send + Sync) -> Option<Outcome> {
             let id: i64 = String::from_utf8(body).unwrap().parse().unwrap();
             self.seen.lock().unwrap().push(id);
             {
@@ -334,7 +339,7 @@ mod tests {
             time::sleep(LATENCY).await;
             self.in_flight.lock().unwrap().remove(&id);
             let verdict = self.script.lock().unwrap()(id);
-            Outcome { verdict, evidence: format!("answer to {id}") }
+            Some(Outcome { verdict, evidence: format!("answer to {id}") })
         }
     }
 

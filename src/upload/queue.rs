@@ -91,7 +91,11 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// else may stop: callbacks, `max_age`.
     fn claim(&self, id: i64) -> impl Future<Output = Result<Option<PendingRow>, Unavailable>> + Send;
 
-    /// Ends the claim; made once for each claimed row. Returns when the ledger has taken the record, which joins its next commit.
+    /// Whether a claimed row is still pending: a callback may have settled it while a token was waited for. A ledger that cannot answer
+    /// has settled nothing.
+    fn is_pending(&self, id: i64) -> impl Future<Output = bool> + Send;
+
+    /// Ends the claim; made once for each claimed row, but for one that is no longer pending. Returns when the ledger has taken the record, which joins its next commit.
     /// A row that has left `pending` meanwhile (a callback was faster) keeps its new state.
     fn record(&self, record: AttemptRecord) -> impl Future<Output = Result<(), Unavailable>> + Send;
 

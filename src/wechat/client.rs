@@ -4,7 +4,12 @@
 //! are sent again, so an answer of class [`Class::Token`] that comes out of here has come twice in a row; accepted is only what a
 //! 2xx with `errcode` 0 says.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use reqwest::Url;
 
@@ -15,6 +20,9 @@ use super::{
     token::{NoToken, Source, Token, Tokens},
 };
 use crate::config::{Auth, WeChat};
+
+/// A token that was waited for for longer: the deduction may have been settled meanwhile.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What came of one deduction. `Display` is the evidence for people, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,22 +116,36 @@ impl WeChatClient {
     }
 
     /// Sends one deduction. It may be dropped at any time; what has become of the deduction is then not known.
-    pub async fn deduct(&self, body: Vec<u8>) -> Answer {
-        self.inner.deduct(body).await.unwrap_or_else(Answer::NoToken)
+    ///
+    /// `is_wanted` is asked before anything is sent after a token was waited for: a callback may have settled the deduction meanwhile.
+    /// `None` when it is wanted no more; what was sent before that was refused for its token.
+    pub async fn deduct_if<F: Future<Output = bool> + Send>(
+        &self,
+        body: Vec<u8>,
+        is_wanted: impl Fn() -> F + Send + Sync,
+    ) -> Option<Answer> {
+        self.inner.deduct(body, is_wanted).await.unwrap_or_else(|no_token| Some(Answer::NoToken(no_token)))
     }
 }
 
 impl Inner {
-    async fn deduct(&self, body: Vec<u8>) -> Result<Answer, NoToken> {
-        let Some(token) = self.tokens.current(&self.http).await? else {
-            return Ok(self.send(body, None).await);
-        };
+    async fn deduct<F: Future<Output = bool> + Send>(
+        &self,
+        body: Vec<u8>,
+        is_wanted: impl Fn() -> F + Send + Sync,
+    ) -> Result<Option<Answer>, NoToken> {
+        let asked = Instant::now();
+        let token = self.tokens.current(&self.http).await?;
+        if asked.elapsed() > ASK_AGAIN_AFTER && !is_wanted().await {
+            return Ok(None);
+        }
+        let Some(token) = token else { return Ok(Some(self.send(body, None).await)) };
         let answer = self.send(body.clone(), Some(&token)).await;
         if !answer.is_about_the_token() {
-            return Ok(answer);
+            return Ok(Some(answer));
         }
         let renewed = self.tokens.renewed(&self.http, &token).await?;
-        Ok(self.send(body, renewed.as_deref()).await)
+        Ok(if is_wanted().await { Some(self.send(body, renewed.as_deref()).await) } else { None })
     }
 
     async fn send(&self, body: Vec<u8>, token: Option<&Token>) -> Answer {
@@ -232,6 +254,13 @@ mod tests {
             Reaction::json(if request.line == wanted { OK } else { "{\"errcode\":42001,\"errmsg\":\"access_token expired\"}" })
         });
         (server, latest)
+    }
+
+    impl WeChatClient {
+        /// One that is wanted whatever happens.
+        async fn deduct(&self, body: Vec<u8>) -> Answer {
+            self.deduct_if(body, || async { true }).await.unwrap()
+        }
     }
 
     fn count(server: &TestServer, wanted: impl Fn(&Request) -> bool) -> usize {
@@ -396,6 +425,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_settled_while_a_token_is_renewed_is_not_sent_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (server, latest) = wechat_that_takes_only_the_latest_token();
+        let client = client(&settings(server.base_url(), stable(directory.path())));
+        assert_eq!(client.deduct(BODY.to_vec()).await.to_string(), "errcode 0 ok");
+        latest.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(client.deduct_if(BODY.to_vec(), || async { false }).await, None);
+        assert_eq!(count(&server, |request| !is_token_request(request)), 2, "the first, and the one whose token was refused");
+    }
+
+    #[tokio::test]
     async fn a_token_that_ends_in_the_middle_is_renewed_once_and_the_same_bytes_are_resent() {
         let directory = tempfile::tempdir().unwrap();
         let (server, latest) = wechat_that_takes_only_the_latest_token();
@@ -483,7 +523,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let server = wechat_whose_token_lives_s(4, || Reaction::status("503 Busy", "", ""));
         let client = client(&settings(server.base_url(), stable(directory.path())));
-        let asked_at = std::time::Instant::now();
+        let asked_at = Instant::now();
         let mut answer = client.deduct(BODY.to_vec()).await;
         while answer.to_string() == "errcode 0 ok" {
             assert!(asked_at.elapsed() < Duration::from_secs(60), "it ends");

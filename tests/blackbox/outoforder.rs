@@ -175,3 +175,22 @@ fn a_scan_that_did_not_open_is_not_charged_though_the_ledger_is_locked_when_that
     gate.wait_drained();
     wechat.assert_charged_exactly(&[code("STOPPED", 1)]);
 }
+
+#[test]
+fn a_gate_whose_disk_failed_heals_while_somebody_reads_the_ledger() {
+    let wechat = WeChat::start();
+    let mut gate = gate_that_can_fail(&wechat);
+    let reader = Connection::open(gate.path("ledger.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM deduction").unwrap();
+    gate.fail_writes_beyond(Some(FAILING_BEYOND_BYTES));
+    gate.scan("in", &code("READ", 1));
+    gate.wait("the lane cannot open", || gate.health() == Some(503));
+    gate.fail_writes_beyond(None);
+    gate.wait("it has healed", || gate.health() == Some(200));
+    gate.scan("in", &code("READ", 2));
+    gate.wait_opens(2);
+    drop(reader);
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&[code("BEFORE", 1), code("READ", 2)]);
+    gate.stop_cleanly();
+}
