@@ -64,9 +64,8 @@ fn live(fault: Fault) -> bool {
     gate.wait_drained();
     shown.until_one_opens(&mut gate);
     gate.wait_drained();
-    let health = gate.health();
+    gate.wait("it is in order, whatever failed while it did its own upkeep", || gate.health() == Some(200));
     gate.stop_cleanly();
-    assert_eq!(health, Some(200), "{fault:?}");
     shown.judge(&gate, &wechat, fault);
     mark.exists()
 }
