@@ -8,7 +8,8 @@ use super::exit::Failure;
 #[derive(Debug, Args)]
 #[cfg_attr(not(feature = "sandbox"), allow(dead_code))]
 pub(super) struct Arguments {
-    /// End after so many passengers; without it, Ctrl-C ends the demo.
+    /// End after so many passengers, whatever they do: most make one journey that is charged, some leave a hole in it, and others with
+    /// bad codes come on top. Without it, Ctrl-C ends the demo.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     trips: Option<u64>,
     /// How long the network goes away; 0 for never.

@@ -22,6 +22,8 @@ pub struct Charge {
     pub attach: Option<String>,
     /// Names the code: the first 8 hex digits of its SHA-256.
     pub code: String,
+    /// Names the code of the journey's entry likewise; `None` when the request had none.
+    pub start_code: Option<String>,
     /// `total_fee`.
     pub total_fen: i64,
     /// `original_fee`.
@@ -108,6 +110,7 @@ fn charge(fields: Fields, body: [u8; 32], at_utc_ms: i64) -> Charge {
         order: fields.order,
         attach: fields.attach,
         code: CodeDigest::of(&fields.code).to_string(),
+        start_code: fields.start_code.map(|code| CodeDigest::of(&code).to_string()),
         total_fen: fields.total_fen,
         original_fen: fields.original_fen,
         start_time: fields.start_time,
@@ -128,6 +131,7 @@ pub(super) mod tests {
             order: Some(order.to_owned()),
             attach: Some(order.to_owned()),
             code: code.to_owned(),
+            start_code: None,
             total_fen,
             original_fen: total_fen,
             start_time: String::new(),
@@ -143,6 +147,7 @@ pub(super) mod tests {
     fn requests_without_a_number_are_charges_of_their_own() {
         let fields = Fields {
             code: b"code".to_vec(),
+            start_code: None,
             total_fen: 200,
             original_fen: 200,
             start_time: "20261123133430".to_owned(),

@@ -303,6 +303,7 @@ mod tests {
     fn fields(order: &str) -> Fields {
         Fields {
             code: order.as_bytes().to_vec(),
+            start_code: None,
             total_fen: 200,
             original_fen: 200,
             start_time: String::new(),

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 pub(super) struct Fields {
     /// The decoded `qrcode`.
     pub(super) code: Vec<u8>,
+    /// The decoded `start_qrcode`.
+    pub(super) start_code: Option<Vec<u8>>,
     pub(super) total_fen: i64,
     pub(super) original_fen: i64,
     pub(super) start_time: String,
@@ -106,6 +108,7 @@ fn fields(object: &Map<String, Value>) -> Fields {
     let fen = |name| object.get(name).and_then(Value::as_i64).unwrap_or_default();
     Fields {
         code: object.get("qrcode").and_then(decoded).unwrap_or_default(),
+        start_code: object.get("start_qrcode").and_then(decoded),
         total_fen: fen("total_fee"),
         original_fen: fen("original_fee"),
         start_time: text("start_time").unwrap_or_default(),
@@ -174,6 +177,7 @@ mod tests {
         let fields = read(good().to_string().as_bytes()).unwrap();
         let expected = Fields {
             code: vec![0x80, 0xff, 0xfe, 1],
+            start_code: Some(b"entry!!".to_vec()),
             total_fen: 160,
             original_fen: 200,
             start_time: "20261123133430".to_owned(),

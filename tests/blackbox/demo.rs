@@ -68,7 +68,7 @@ fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
     let odd: Vec<_> = out.chars().filter(|character| character.is_control() && *character != '\n').collect();
     assert!(odd.is_empty(), "control characters: {odd:?}");
     for part in [
-        "shows a code",
+        "taps in",
         "OPEN for passenger",
         "REFUSED: format",
         "REFUSED: duplicate",
@@ -78,14 +78,21 @@ fn the_demo_tells_its_story_in_plain_lines_and_its_books_balance() {
         "REFUSED: certificate-signature",
         "REFUSED: issuer-signature",
         "REFUSED: user-signature",
+        "taps out, and has not tapped in",
+        "taps in, and has not tapped out of the ride before",
+        "taps in once more",
+        "turns back",
+        "has not passed yet, and taps again",
+        "nobody goes through",
+        "TAILGATE: somebody went through uninvited",
         "certificate-signature 1, duplicate 2, expired 1",
         "every one refused, by the reason that is its own",
         "THE NETWORK GOES AWAY",
         "THE NETWORK IS BACK",
-        "held 0 + pending 0 + accepted 0 + paid 10 + unpaid 2",
-        "12   24.00 yuan",
-        "paid by WeChat's book              10   20.00 yuan",
-        "without money at WeChat             2   4.00 yuan",
+        "open 0 + exited 10 + replaced 1 + unfinished 1 + taken-back 1",
+        "held 1 + pending 0 + accepted 0 + paid 9 + unpaid 1 + parked 0 + void 2",
+        "passengers owe by the fare table       10   48.00 yuan",
+        "charged by WeChat (sandbox)        10   48.00 yuan",
         "They balance",
     ] {
         assert!(out.contains(part), "no {part:?} in\n{out}");

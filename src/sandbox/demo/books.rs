@@ -1,30 +1,43 @@
 //! The books of a demo: what was seen from outside the gate against what the gate itself recorded. Pure.
 //!
-//! Outside is what was written to the readers, the trace of the turnstiles, and the charges of the sandbox; inside is the ledger's own
-//! listing. Neither is made from the other, so a bug in the gate shows as a difference: a scan without an answer, an opening without
-//! a record, a row that went, an order that was charged twice, under another amount, or not at all.
+//! Outside is what was written to the readers and the passage sensors, the trace of the turnstiles, what each passenger owes by the
+//! fare table (`owed`), and the charges of the sandbox; inside is the ledger's own listing of deductions and journeys. Neither is made
+//! from the other, so a bug in the gate shows as a difference: a scan without an answer, an opening without a record, a row that
+//! went, a journey that was charged twice, from a wrong start, under another amount, or not at all.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
-use super::{Scan, trace::Edge};
+use super::{
+    Answer, Direction, Kind, Scan,
+    owed::{Accounts, Debt},
+    scene::PASSENGER_INTERVAL,
+    trace::Edge,
+};
 use crate::{
-    ledger::{QueueRow, STATES},
+    ledger::{JourneyRow, QueueRow, STATES},
     ride_code::Refusal,
     sandbox::{Charge, Money},
 };
+
+/// The states of a journey, in the contract's order.
+const JOURNEY_STATES: [&str; 5] = ["open", "exited", "replaced", "unfinished", "taken-back"];
 
 /// Everything that the books are made from.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// What was written to the readers.
     pub scans: Vec<Scan>,
+    /// Who has gone through a gate that was not opened for them: behind a passenger, or too late.
+    pub uninvited: u64,
     /// What the turnstiles did.
     pub trace: Vec<Edge>,
     /// What the ledger lists.
     pub rows: Vec<QueueRow>,
+    /// The journeys that it lists.
+    pub journeys: Vec<JourneyRow>,
     /// What the ledger counts, in the order of [`STATES`].
     pub tally: [u64; 7],
     /// What the sandbox charged.
@@ -57,8 +70,6 @@ pub struct Sum {
 pub struct Books {
     /// Codes that were shown to readers.
     pub scans: u64,
-    /// Deductions that the ledger lists.
-    pub admitted: u64,
     /// Refusals that the turnstiles showed, by reason.
     pub refused: BTreeMap<String, u64>,
     /// Codes that had to be refused: forged, out of time, damaged, or shown before.
@@ -67,10 +78,20 @@ pub struct Books {
     pub repeats: u64,
     /// Openings in the trace.
     pub opened: u64,
-    /// Deductions that were taken back because nothing opened.
+    /// Of these, openings that somebody went through.
+    pub passed: u64,
+    /// Who went through without an opening, as the turnstiles showed it.
+    pub uninvited: u64,
+    /// Journeys by state, in the order of [`JOURNEY_STATES`].
+    pub journeys: [u64; 5],
+    /// Deductions that the ledger lists.
+    pub recorded: u64,
+    /// Of these, taken back because nothing opened.
     pub not_opened: u64,
     /// Deductions by state, in the order of [`STATES`].
     pub states: [u64; 7],
+    /// What the passengers owe.
+    pub owed: Sum,
     /// Accepted, paid and unpaid.
     pub settled: Sum,
     /// Charged by the sandbox, while the gate still asks whether.
@@ -96,56 +117,90 @@ impl Evidence {
     #[must_use]
     pub fn books(&self) -> Books {
         let orders: HashMap<_, _> = self.rows.iter().map(|row| (row.order.as_str(), row)).collect();
-        let is_in_doubt = |charge: &&Charge| row_of(&orders, charge).is_some_and(|row| row.state == "pending");
-        let mut books = Books {
-            scans: count(self.scans.iter()),
-            admitted: count(self.rows.iter()),
-            refused: self.refusals(),
-            bad: count(self.scans.iter().filter(|scan| scan.kind.refusal().is_some())),
-            repeats: count(self.scans.iter().filter(|scan| scan.is_repeat())),
-            opened: count(self.trace.iter().filter(|edge| edge.is_opening())),
-            not_opened: count(self.rows.iter().filter(|row| never_opened(row))),
-            states: STATES.map(|state| count(self.rows.iter().filter(|row| row.state == state))),
-            settled: sum(self.rows.iter().filter(|row| is_settled(row)).map(|row| row.total_fen)),
-            in_doubt: sum(self.charges.iter().filter(is_in_doubt).map(|charge| charge.total_fen)),
-            charged: sum(self.charges.iter().map(|charge| charge.total_fen)),
-            paid: sum(self.charges.iter().filter(|charge| is_paid(charge)).map(|charge| charge.total_fen)),
-            unpaid: sum(self.charges.iter().filter(|charge| charge.money == Money::Unpaid).map(|charge| charge.total_fen)),
-            recorded_paid: sum(self.rows_in("paid").map(|row| row.paid_fen.unwrap_or(0))),
-            recorded_unpaid: sum(self.rows_in("unpaid").map(|row| row.total_fen)),
-            not_told: count(self.charges.iter().filter(|charge| is_not_told(charge))),
-            differences: Vec::new(),
-        };
-        let mut differences = books.differing_sums();
+        let accounts = Accounts::of(&self.scans);
+        let mut books = self.sums(&orders, &accounts);
+        let mut differences = books.differing_sums(self.patience);
         differences.extend(self.differing_lanes());
         differences.extend(self.differing_tally(&books));
         differences.extend(self.differing_charges(&orders));
         differences.extend(self.differing_payments(&orders));
         differences.extend(self.differing_money(&books));
-        differences.extend(self.differing_codes());
+        differences.extend(self.differing_debts(&accounts));
         differences.extend(self.differing_refusals(&books));
+        differences.extend(self.differing_intruders(&books));
+        if self.patience == Patience::ToTheEnd {
+            differences.extend(self.differing_journeys(&books, &accounts));
+            differences.extend(self.differing_records(&accounts));
+        }
         books.differences = differences;
         books
     }
 
-    /// What the deny lights showed. A scan that was admitted and came too late is no refusal: the ledger lists it.
+    fn sums(&self, orders: &HashMap<&str, &QueueRow>, accounts: &Accounts) -> Books {
+        let is_in_doubt = |charge: &&Charge| row_of(orders, charge).is_some_and(|row| row.state == "pending");
+        let charged =
+            |is_counted: &dyn Fn(&&Charge) -> bool| sum(self.charges.iter().filter(is_counted).map(|charge| charge.total_fen));
+        Books {
+            scans: count(self.scans.iter()),
+            refused: self.refusals(),
+            bad: count(self.scans.iter().filter(|scan| scan.kind.refusal().is_some())),
+            repeats: count(self.scans.iter().filter(|scan| scan.is_repeat())),
+            opened: count(self.trace.iter().filter(|edge| edge.is_opening())),
+            passed: count(self.scans.iter().filter(|scan| scan.is_passed)),
+            uninvited: count(self.trace.iter().filter(|edge| edge.is_uninvited())),
+            journeys: JOURNEY_STATES.map(|state| count(self.journeys.iter().filter(|journey| journey.state == state))),
+            recorded: count(self.rows.iter()),
+            not_opened: count(self.rows.iter().filter(|row| never_opened(row))),
+            states: STATES.map(|state| count(self.rows_in(state))),
+            owed: sum(accounts.debts.iter().map(|debt| debt.fen)),
+            settled: sum(self.rows.iter().filter(|row| is_settled(row)).map(|row| row.total_fen)),
+            in_doubt: charged(&is_in_doubt),
+            charged: charged(&|_| true),
+            paid: charged(&|charge| is_paid(charge)),
+            unpaid: charged(&|charge| charge.money == Money::Unpaid),
+            recorded_paid: sum(self.rows_in("paid").map(|row| row.paid_fen.unwrap_or(0))),
+            recorded_unpaid: sum(self.rows_in("unpaid").map(|row| row.total_fen)),
+            not_told: count(self.charges.iter().filter(|charge| is_not_told(charge))),
+            differences: Vec::new(),
+        }
+    }
+
+    /// What the deny lights showed to who had shown a code.
     fn refusals(&self) -> BTreeMap<String, u64> {
         let mut refused = BTreeMap::new();
-        let reasons = self.trace.iter().filter_map(Edge::refusal).filter(|reason| *reason != Refusal::Late.as_str());
-        for reason in reasons {
+        for reason in self.trace.iter().filter(|edge| !edge.is_uninvited()).filter_map(Edge::refusal) {
             *refused.entry(reason.to_owned()).or_default() += 1;
         }
         refused
     }
 
+    /// An opening on a way in is a journey, one on a way out a deduction, unless somebody who has not passed yet tapped again.
     fn differing_lanes(&self) -> Vec<String> {
-        let lanes: BTreeSet<_> = self.rows.iter().map(|row| &row.lane).chain(self.trace.iter().map(|edge| &edge.lane)).collect();
-        let of_lane = |lane: &String| {
-            let opened = count(self.trace.iter().filter(|edge| edge.lane == *lane && edge.is_opening()));
-            let recorded = count(self.rows.iter().filter(|row| row.lane == *lane && !never_opened(row)));
-            (opened != recorded).then(|| format!("lane {lane} opened {opened} times, for {recorded} records"))
+        let of_lane = |(lane, direction): (&str, Direction)| {
+            let here = || self.trace.iter().filter(move |edge| edge.lane == lane);
+            let opened = count(here().filter(|edge| edge.is_opening()));
+            let late = count(here().filter(|edge| edge.refusal() == Some(Refusal::Late.as_str())));
+            let (least, recorded) = match direction {
+                Direction::In => {
+                    let journeys = count(self.journeys.iter().filter(|journey| journey.entry_lane == lane));
+                    (journeys.saturating_sub(late), journeys)
+                }
+                Direction::Out => {
+                    let is_exit = |row: &&QueueRow| row.lane == lane && row.kind != "unfinished-entry" && !never_opened(row);
+                    let exits = count(self.rows.iter().filter(is_exit));
+                    (exits, exits + self.opened_again(lane))
+                }
+            };
+            let is_explained = (least..=recorded).contains(&opened);
+            (!is_explained).then(|| format!("lane {lane} opened {opened} times, for {recorded} records"))
         };
+        let lanes: BTreeSet<_> = self.scans.iter().map(|scan| (scan.lane.as_str(), scan.direction)).collect();
         lanes.into_iter().filter_map(of_lane).collect()
+    }
+
+    fn opened_again(&self, lane: &str) -> u64 {
+        let is_again = |scan: &&Scan| scan.lane == lane && scan.kind == Kind::Again && scan.answer == Answer::Opened;
+        count(self.scans.iter().filter(is_again))
     }
 
     fn differing_tally(&self, books: &Books) -> Vec<String> {
@@ -154,6 +209,75 @@ impl Evidence {
         differing
             .map(|((state, listed), counted)| format!("the ledger lists {listed} rows as {state} and counts {counted}"))
             .collect()
+    }
+
+    /// Every passenger who has gone in is somewhere. What was late may be listed as taken back, or not at all.
+    fn differing_journeys(&self, books: &Books, accounts: &Accounts) -> Vec<String> {
+        let late = books.refused.get(Refusal::Late.as_str()).copied().unwrap_or(0);
+        let of_state = |(state, found): (&str, u64)| {
+            let expected = accounts.journeys.get(state).copied().unwrap_or(0);
+            let spare = if state == "taken-back" { late } else { 0 };
+            let is_so = (expected..=expected + spare).contains(&found);
+            (!is_so).then(|| format!("{expected} journeys must be {state} by what was seen, and the ledger lists {found}"))
+        };
+        JOURNEY_STATES.into_iter().zip(books.journeys).filter_map(of_state).collect()
+    }
+
+    /// Every deduction that is not to be charged has a reason that was seen.
+    fn differing_records(&self, accounts: &Accounts) -> Vec<String> {
+        let with_reason = |reason: &str| count(self.rows.iter().filter(|row| row.reason.as_deref() == Some(reason)));
+        let again = count(self.scans.iter().filter(|scan| scan.kind == Kind::Again && scan.answer == Answer::Opened));
+        let (free, unmatched, unpassed) = (accounts.free, accounts.unmatched, accounts.unpassed_exits);
+        // The first of two taps before one passage may have been given up just before the second.
+        let pairs = [("free", free, free), ("unmatched", unmatched, unmatched), ("no-passage", unpassed, unpassed + again)];
+        let differing = pairs.into_iter().filter_map(|(reason, least, most)| {
+            let found = with_reason(reason);
+            let is_so = (least..=most).contains(&found);
+            (!is_so).then(|| format!("{least} deductions must be {reason} by what was seen, and the ledger lists {found}"))
+        });
+        differing.collect()
+    }
+
+    /// Passenger by passenger: each ride is charged once, from its own start, at its fare, and nobody else is.
+    fn differing_debts(&self, accounts: &Accounts) -> Vec<String> {
+        let mut by_code: HashMap<&str, Vec<&Charge>> = HashMap::new();
+        for charge in &self.charges {
+            by_code.entry(&charge.code).or_default().push(charge);
+        }
+        let mut missing = Vec::new();
+        let mut differences = Vec::new();
+        for debt in &accounts.debts {
+            let charges: Vec<_> = debt.codes.iter().filter_map(|code| by_code.remove(code.as_str())).flatten().collect();
+            match charges.as_slice() {
+                [] => missing.push(format!("{}, {} with code {}, was not charged", debt.what, yuan(debt.fen), debt.code())),
+                [charge] => differences.extend(debt.differing(charge)),
+                more => differences.push(format!("{}, with code {}, was charged {} times", debt.what, debt.code(), more.len())),
+            }
+        }
+        // What waits to be sent is going to be charged.
+        if missing.len() as u64 > count(self.rows_in("pending")) && self.patience == Patience::ToTheEnd {
+            differences.append(&mut missing);
+        }
+        differences.extend(self.nobodys(&by_code));
+        differences.extend(self.started_twice());
+        differences
+    }
+
+    fn nobodys(&self, by_code: &HashMap<&str, Vec<&Charge>>) -> Vec<String> {
+        let shown: BTreeSet<_> = self.scans.iter().map(|scan| scan.code.as_str()).collect();
+        let why = |code| if shown.contains(code) { "who showed it owes nothing" } else { "nobody showed it" };
+        let codes: BTreeSet<_> = by_code.keys().copied().collect();
+        codes.into_iter().map(|code| format!("code {code} was charged, and {}", why(code))).collect()
+    }
+
+    /// A journey has one entry: two charges from the same are one too many.
+    fn started_twice(&self) -> Vec<String> {
+        let mut starts: BTreeMap<&str, u64> = BTreeMap::new();
+        for start in self.charges.iter().filter_map(|charge| charge.start_code.as_deref()) {
+            *starts.entry(start).or_default() += 1;
+        }
+        let twice = starts.into_iter().filter(|(_, times)| *times > 1);
+        twice.map(|(start, times)| format!("the journey that began with code {start} was charged {times} times")).collect()
     }
 
     /// Order by order, both ways.
@@ -220,49 +344,65 @@ impl Evidence {
     /// Every code that must not open was refused by the reason that is its own, and by no other.
     fn differing_refusals(&self, books: &Books) -> Vec<String> {
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
-        for refusal in self.scans.iter().filter_map(|scan| scan.kind.refusal()) {
-            *expected.entry(refusal.as_str()).or_default() += 1;
+        for scan in self.scans.iter().filter(|scan| !self.may_open(scan)) {
+            if let Some(refusal) = scan.kind.refusal() {
+                *expected.entry(refusal.as_str()).or_default() += 1;
+            }
         }
-        // What the history refuses depends on what came before having opened.
-        let is_sure = |reason: &str| books.not_opened == 0 || !["duplicate", "too-soon"].contains(&reason);
         let refused = |reason: &str| books.refused.get(reason).copied().unwrap_or(0);
+        // What the history refuses depends on what came before having opened.
+        let is_sure = |reason: &str| refused(Refusal::Late.as_str()) == 0 || !["duplicate", "too-soon"].contains(&reason);
+        let is_cut_short = self.patience == Patience::CutShort;
         expected
             .into_iter()
-            .filter(|(reason, count)| is_sure(reason) && refused(reason) != *count)
+            .filter(|(reason, count)| !is_cut_short && is_sure(reason) && refused(reason) != *count)
             .map(|(reason, count)| format!("{count} codes had to be refused as {reason}, and {} were", refused(reason)))
             .collect()
     }
 
-    /// One code, one order; and no code that nobody showed.
-    fn differing_codes(&self) -> Vec<String> {
-        let shown: BTreeSet<_> = self.scans.iter().map(|scan| scan.code.as_str()).collect();
-        let mut charged: BTreeMap<&str, u64> = BTreeMap::new();
-        for charge in &self.charges {
-            *charged.entry(&charge.code).or_default() += 1;
+    fn differing_intruders(&self, books: &Books) -> Option<String> {
+        let (went, shown) = (self.uninvited, books.uninvited);
+        (went != shown && self.patience == Patience::ToTheEnd)
+            .then(|| format!("{went} went through uninvited, and the turnstiles showed {shown}"))
+    }
+
+    /// Whether a second code of the same passenger came too late to be too soon, on a machine that is very busy.
+    fn may_open(&self, scan: &Scan) -> bool {
+        let is_before = |other: &&Scan| other.passenger == scan.passenger && other.shown_at < scan.shown_at;
+        let before = self.scans.iter().rev().filter(is_before).find(|other| other.answer == Answer::Opened);
+        let is_slow = |before: &Scan| scan.answered_at.saturating_sub(before.shown_at) >= PASSENGER_INTERVAL;
+        scan.kind == Kind::Refreshed && scan.answer == Answer::Opened && before.is_some_and(is_slow)
+    }
+}
+
+impl Debt {
+    fn code(&self) -> &str {
+        self.codes.first().map_or("", String::as_str)
+    }
+
+    fn differing(&self, charge: &Charge) -> Option<String> {
+        let Self { what, start, fen, .. } = self;
+        let named = |code: &Option<String>| code.clone().unwrap_or_else(|| "none".to_owned());
+        if charge.total_fen != *fen {
+            Some(format!("{what} costs {}, and code {} was charged {}", yuan(*fen), charge.code, yuan(charge.total_fen)))
+        } else if charge.start_code != *start {
+            let (right, wrong) = (named(start), named(&charge.start_code));
+            Some(format!("{what} began with code {right}, and was charged with start code {wrong}"))
+        } else {
+            None
         }
-        let of_code = |(code, times): (&str, u64)| match times {
-            _ if !shown.contains(code) => Some(format!("code {code} was charged, and nobody showed it")),
-            1 => None,
-            _ => Some(format!("code {code} was charged {times} times, under different orders")),
-        };
-        charged.into_iter().filter_map(of_code).collect()
     }
 }
 
 impl Books {
-    fn differing_sums(&self) -> Vec<String> {
-        let Self { scans, admitted, repeats, opened, not_opened, settled, in_doubt, charged, .. } = self;
+    fn differing_sums(&self, patience: Patience) -> Vec<String> {
+        let Self { scans, repeats, opened, settled, in_doubt, charged, .. } = self;
         let refused: u64 = self.refused.values().sum();
-        let answered = admitted + refused + repeats;
-        let taken = admitted.saturating_sub(*not_opened);
+        let answered = opened + refused + repeats;
         let known = Sum { count: settled.count + in_doubt.count, fen: settled.fen + in_doubt.fen };
         let mut differences = Vec::new();
-        if *scans != answered {
-            differences
-                .push(format!("{scans} scans, but {admitted} admitted + {refused} refused + {repeats} repeats = {answered}"));
-        }
-        if *opened != taken {
-            differences.push(format!("{opened} openings, but {admitted} admitted - {not_opened} late or not opened = {taken}"));
+        if *scans != answered && (patience == Patience::ToTheEnd || answered > *scans) {
+            differences.push(format!("{scans} scans, but {opened} opened + {refused} refused + {repeats} repeats = {answered}"));
         }
         if known != *charged {
             differences.push(format!(
@@ -283,23 +423,26 @@ impl Books {
     fn refused_by_reason(&self) -> String {
         self.refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
     }
-}
 
-impl fmt::Display for Books {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_gate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let refused: u64 = self.refused.values().sum();
-        let states: Vec<_> = STATES.iter().zip(self.states).map(|(state, count)| format!("{state} {count}")).collect();
-        writeln!(f, "The books: what was seen from outside, against the ledger's own listing")?;
         row(f, "codes shown to the readers", self.scans, "")?;
-        row(f, "  = admitted", self.admitted, "")?;
+        row(f, "  = opened", self.opened, "")?;
         row(f, "  + refused", refused, &self.refused_by_reason())?;
         row(f, "  + read twice by the reader", self.repeats, "")?;
         row(f, "codes that must not open", self.bad, self.fate_of_bad())?;
-        row(f, "admitted", self.admitted, "")?;
-        row(f, "  = opened", self.opened, "")?;
-        row(f, "  + late or not opened", self.not_opened, "")?;
-        row(f, "recorded", self.states.iter().sum(), "")?;
-        writeln!(f, "  = {}", states.join(" + "))?;
+        row(f, "opened", self.opened, "")?;
+        row(f, "  = somebody went through", self.passed, "")?;
+        row(f, "  + nobody did", self.opened.saturating_sub(self.passed), "")?;
+        row(f, "went through uninvited", self.uninvited, "charged to nobody")?;
+        row(f, "journeys begun", self.journeys.iter().sum(), "")?;
+        writeln!(f, "  = {}", by_state(&JOURNEY_STATES, &self.journeys))
+    }
+
+    fn write_money(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        row(f, "deductions recorded", self.recorded, "")?;
+        writeln!(f, "  = {}", by_state(&STATES, &self.states))?;
+        row(f, "passengers owe by the fare table", self.owed.count, &yuan(self.owed.fen))?;
         row(f, "accepted, paid or unpaid", self.settled.count, &yuan(self.settled.fen))?;
         if self.in_doubt.count > 0 {
             row(f, "  + charged, answer not known yet", self.in_doubt.count, &yuan(self.in_doubt.fen))?;
@@ -308,16 +451,29 @@ impl fmt::Display for Books {
         row(f, "recorded as paid", self.recorded_paid.count, &yuan(self.recorded_paid.fen))?;
         row(f, "  = paid by WeChat's book", self.paid.count, &yuan(self.paid.fen))?;
         row(f, "recorded as unpaid", self.recorded_unpaid.count, &yuan(self.recorded_unpaid.fen))?;
-        row(f, "  = without money at WeChat", self.unpaid.count, &yuan(self.unpaid.fen))?;
+        row(f, "  = without money at WeChat", self.unpaid.count, &yuan(self.unpaid.fen))
+    }
+}
+
+impl fmt::Display for Books {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "The books: what was seen from outside, against the ledger's own listing")?;
+        self.write_gate(f)?;
+        self.write_money(f)?;
         if self.differences.is_empty() {
             return writeln!(
                 f,
-                "They balance: every opening is recorded, every record is explained, every fen is charged once and paid or owed."
+                "They balance: every opening is recorded, every ride is charged once, from its start, at its fare, and paid or owed."
             );
         }
         writeln!(f, "THEY DO NOT BALANCE:")?;
         self.differences.iter().try_for_each(|difference| writeln!(f, "  ! {difference}"))
     }
+}
+
+fn by_state(states: &[&str], counts: &[u64]) -> String {
+    let parts: Vec<_> = states.iter().zip(counts).map(|(state, count)| format!("{state} {count}")).collect();
+    parts.join(" + ")
 }
 
 fn row(f: &mut fmt::Formatter<'_>, label: &str, count: u64, remark: &str) -> fmt::Result {
@@ -358,55 +514,95 @@ fn never_opened(row: &QueueRow) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::time::Duration;
+
     use serde_json::{from_value, json};
 
     use super::*;
-    use crate::sandbox::demo::Kind;
+    use crate::sandbox::demo::stations::LANES;
 
     type Spoil<'a> = &'a dyn Fn(&mut Evidence);
 
-    fn scan(code: &str, kind: Kind) -> Scan {
-        Scan { lane: "left".to_owned(), kind, code: code.to_owned() }
+    fn scan(lane: &str, passenger: u64, code: &str, kind: Kind, answer: Answer) -> Scan {
+        let stand = LANES.iter().find(|stand| stand.name == lane).unwrap();
+        Scan {
+            lane: lane.to_owned(),
+            station: stand.station.to_owned(),
+            direction: stand.direction,
+            kind,
+            passenger,
+            code: code.to_owned(),
+            is_passed: answer == Answer::Opened,
+            answer,
+            shown_at: Duration::ZERO,
+            answered_at: Duration::ZERO,
+        }
     }
 
-    fn edge(line: &str, reason: Option<&str>) -> Edge {
-        Edge { lane: "left".to_owned(), line: line.to_owned(), level: 1, reason: reason.map(str::to_owned) }
+    /// A tap that the gate has opened for.
+    pub(crate) fn tap(passenger: u64, lane: &str, code: &str, is_passed: bool) -> Scan {
+        Scan { is_passed, ..scan(lane, passenger, code, Kind::Fresh, Answer::Opened) }
     }
 
-    fn row(order: &str, state: &str, reason: Option<&str>) -> QueueRow {
+    fn edge(lane: &str, line: &str, reason: Option<&str>) -> Edge {
+        Edge { lane: lane.to_owned(), line: line.to_owned(), level: 1, reason: reason.map(str::to_owned) }
+    }
+
+    fn row(order: &str, fen: i64, state: &str, reason: Option<&str>) -> QueueRow {
         from_value(json!({
-            "order": order, "state": state, "kind": "single", "reason": reason, "flags": [], "gate": "G", "lane": "left",
-            "passenger": "", "original_fen": 200, "total_fen": 200, "paid_fen": null, "start_time": "", "end_time": null,
+            "order": order, "state": state, "kind": "exit", "reason": reason, "flags": [], "gate": "G", "lane": "Park-out",
+            "passenger": "", "original_fen": fen, "total_fen": fen, "paid_fen": null, "start_time": "", "end_time": null,
             "has_start_code": false, "attempts": 1, "last_error": null, "created_at": "", "accepted_at": null, "settled_at": null,
             "transaction_id": null,
         }))
         .unwrap()
     }
 
-    fn charge(order: &str, code: &str) -> Charge {
-        crate::sandbox::book::tests::charge(order, code, 200)
+    fn journey(state: &str) -> JourneyRow {
+        from_value(json!({
+            "journey": "J", "passenger": "", "entry_station": "Port", "entry_lane": "Port-in", "entry_at": "", "state": state,
+            "order": null,
+        }))
+        .unwrap()
     }
 
-    /// Three admitted, of which one came too late; one refused, one read twice.
+    fn charge(order: &str, code: &str, start: &str) -> Charge {
+        let mut charge = crate::sandbox::book::tests::charge(order, code, 500);
+        charge.start_code = Some(start.to_owned());
+        charge
+    }
+
+    /// Two have ridden from Port to Park, of whom the second is not charged yet; a third taps out too late. One code is read twice, one
+    /// shown to another reader too.
     fn evidence() -> Evidence {
+        let refused = |reason: &str| Answer::Refused(reason.to_owned());
         Evidence {
             scans: vec![
-                scan("a", Kind::Fresh),
-                scan("a", Kind::Repeat),
-                scan("b", Kind::Fresh),
-                scan("b", Kind::Screenshot),
-                scan("c", Kind::Fresh),
+                tap(1, "Port-in", "a", true),
+                scan("Port-in", 1, "a", Kind::Repeat, Answer::None),
+                tap(2, "Port-in", "b", true),
+                scan("Park-out", 2, "b", Kind::Screenshot, refused("duplicate")),
+                tap(3, "Port-in", "c", true),
+                tap(1, "Park-out", "x", true),
+                tap(2, "Park-out", "y", true),
+                scan("Park-out", 3, "z", Kind::Fresh, refused("late")),
             ],
+            uninvited: 1,
             trace: vec![
-                edge("open", None),
-                edge("open", None),
-                edge("light_deny", Some("duplicate")),
-                edge("light_deny", Some("late")),
+                edge("Port-in", "open", None),
+                edge("Port-in", "open", None),
+                edge("Park-out", "light_deny", Some("duplicate")),
+                edge("Port-in", "open", None),
+                edge("Park-out", "open", None),
+                edge("Park-out", "light_deny", Some("tailgate")),
+                edge("Park-out", "open", None),
+                edge("Park-out", "light_deny", Some("late")),
             ],
-            rows: vec![row("A", "accepted", None), row("B", "pending", None), row("C", "void", Some("late"))],
+            rows: vec![row("X", 500, "accepted", None), row("Y", 500, "pending", None), row("Z", 500, "void", Some("late"))],
+            journeys: vec![journey("exited"), journey("exited"), journey("open")],
             tally: [0, 1, 1, 0, 0, 0, 1],
-            charges: vec![charge("A", "a")],
+            charges: vec![charge("X", "x", "a")],
             patience: Patience::ToTheEnd,
         }
     }
@@ -421,19 +617,20 @@ mod tests {
     fn books_of_a_gate_that_works_balance() {
         let books = evidence().books();
         assert_eq!(books.differences, Vec::<String>::new());
-        assert_eq!((books.scans, books.admitted, books.repeats, books.opened, books.not_opened), (5, 3, 1, 2, 1));
+        assert_eq!((books.scans, books.opened, books.repeats, books.recorded, books.not_opened), (8, 5, 1, 3, 1));
+        assert_eq!((books.owed, books.journeys), (Sum { count: 2, fen: 1000 }, [1, 2, 0, 0, 0]));
         assert!(books.to_string().contains("They balance"), "{books}");
     }
 
     #[test]
     fn a_charge_whose_answer_was_lost_is_in_doubt_and_no_difference() {
         let mut evidence = evidence();
-        evidence.charges.push(charge("B", "b"));
+        evidence.charges.push(charge("Y", "y", "b"));
         let books = evidence.books();
-        assert_eq!((books.differences.len(), books.in_doubt), (0, Sum { count: 1, fen: 200 }), "{books}");
+        assert_eq!((books.differences.len(), books.in_doubt), (0, Sum { count: 1, fen: 500 }), "{books}");
     }
 
-    /// The charge of order A, with what became of it.
+    /// The charge of order X, with what became of it.
     fn money(money: Money, told: bool) -> impl FnOnce(&mut Evidence) {
         move |evidence| (evidence.charges[0].money, evidence.charges[0].told) = (money, told)
     }
@@ -442,22 +639,22 @@ mod tests {
     fn what_was_paid_and_what_was_not_must_be_recorded_so() {
         let paid = |evidence: &mut Evidence| {
             money(Money::Repaid, true)(evidence);
-            (evidence.rows[0].state, evidence.rows[0].paid_fen) = ("paid".to_owned(), Some(200));
+            (evidence.rows[0].state, evidence.rows[0].paid_fen) = ("paid".to_owned(), Some(500));
             evidence.tally = [0, 1, 0, 1, 0, 0, 1];
         };
         assert_eq!(differences(paid), "");
         let too_little = |evidence: &mut Evidence| {
             paid(evidence);
-            evidence.rows[0].paid_fen = Some(199);
+            evidence.rows[0].paid_fen = Some(499);
         };
-        assert!(differences(too_little).contains("1 orders of 2.00 yuan are paid by WeChat's book, but 1 of 1.99 yuan"));
+        assert!(differences(too_little).contains("1 orders of 5.00 yuan are paid by WeChat's book, but 1 of 4.99 yuan"));
         let forgotten = differences(money(Money::Unpaid, true));
-        assert!(forgotten.contains("order A is unpaid by WeChat's book, and is recorded as accepted"), "{forgotten}");
+        assert!(forgotten.contains("order X is unpaid by WeChat's book, and is recorded as accepted"), "{forgotten}");
     }
 
     #[test]
     fn what_was_not_told_yet_is_a_difference_unless_the_end_was_not_waited_for() {
-        assert!(differences(money(Money::Paid, false)).contains("order A is paid by WeChat's book"));
+        assert!(differences(money(Money::Paid, false)).contains("order X is paid by WeChat's book"));
         let cut_short = |evidence: &mut Evidence| {
             money(Money::Paid, false)(evidence);
             evidence.patience = Patience::CutShort;
@@ -466,36 +663,66 @@ mod tests {
     }
 
     #[test]
+    fn a_second_code_is_not_too_soon_when_the_machine_was_too_slow_to_show_it_soon() {
+        let slow = |answered_at: Duration| {
+            differences(|evidence| {
+                let refreshed = scan("Port-in", 2, "r", Kind::Refreshed, Answer::Opened);
+                let shown_at = Duration::from_millis(1);
+                evidence.scans.insert(3, Scan { is_passed: false, shown_at, answered_at, ..refreshed });
+                evidence.trace.push(edge("Port-in", "open", None));
+                evidence.journeys.push(journey("taken-back"));
+            })
+        };
+        assert!(slow(PASSENGER_INTERVAL / 2).contains("1 codes had to be refused as too-soon, and 0 were"));
+        assert_eq!(slow(PASSENGER_INTERVAL), "");
+    }
+
+    #[test]
     fn each_kind_of_bug_is_named() {
         let lost_row = |evidence: &mut Evidence| drop(evidence.rows.remove(0));
-        let double_order = |evidence: &mut Evidence| evidence.charges.push(charge("Z", "a"));
-        let opening = |evidence: &mut Evidence| evidence.trace.push(edge("open", None));
+        let double_order = |evidence: &mut Evidence| evidence.charges.push(charge("V", "x", "a"));
+        let two_exits = |evidence: &mut Evidence| evidence.charges.push(charge("V", "b", "a"));
+        let opening = |evidence: &mut Evidence| evidence.trace.push(edge("Port-in", "open", None));
         let unanswered = |evidence: &mut Evidence| drop(evidence.trace.remove(2));
         let wrong_amount = |evidence: &mut Evidence| evidence.charges[0].total_fen = 100;
+        let wrong_fare = |evidence: &mut Evidence| (evidence.charges[0].total_fen, evidence.rows[0].total_fen) = (400, 400);
+        let wrong_start = |evidence: &mut Evidence| evidence.charges[0].start_code = Some("b".to_owned());
         let not_charged = |evidence: &mut Evidence| evidence.charges.clear();
-        let charged_void = |evidence: &mut Evidence| evidence.charges.push(charge("C", "c"));
+        let forgotten = |evidence: &mut Evidence| {
+            evidence.rows.truncate(0);
+            evidence.charges.clear();
+        };
+        let charged_void = |evidence: &mut Evidence| evidence.charges.push(charge("Z", "z", "c"));
         let opened_for_a_forgery = |evidence: &mut Evidence| {
-            evidence.scans.push(scan("f", Kind::Forged));
-            evidence.trace.push(edge("open", None));
-            evidence.rows.push(row("F", "accepted", None));
-            evidence.tally[2] += 1;
-            evidence.charges.push(charge("F", "f"));
+            evidence.scans.push(scan("Park-out", 0, "f", Kind::Forged, Answer::Opened));
+            evidence.trace.push(edge("Park-out", "open", None));
         };
         let wrong_tally = |evidence: &mut Evidence| evidence.tally[2] = 7;
-        let spoils: [(Spoil<'_>, &str); 9] = [
+        let lost_journey = |evidence: &mut Evidence| drop(evidence.journeys.pop());
+        let unseen = |evidence: &mut Evidence| evidence.uninvited = 2;
+        let free = |evidence: &mut Evidence| evidence.rows[2].reason = Some("free".to_owned());
+        let spoils: [(Spoil<'_>, &str); 16] = [
             (&opened_for_a_forgery, "1 codes had to be refused as certificate-signature, and 0 were"),
-            (&lost_row, "order A was charged, and the ledger has no such record"),
-            (&double_order, "code a was charged 2 times"),
-            (&opening, "lane left opened 3 times, for 2 records"),
-            (&unanswered, "5 scans, but 3 admitted + 0 refused + 1 repeats = 4"),
-            (&wrong_amount, "order A was charged 100 fen, and 200 fen are recorded"),
-            (&not_charged, "order A is recorded as accepted, and was not charged"),
-            (&charged_void, "order C was charged, and is recorded as void"),
+            (&lost_row, "order X was charged, and the ledger has no such record"),
+            (&double_order, "the ride from Port to Park, with code x, was charged 2 times"),
+            (&two_exits, "the journey that began with code a was charged 2 times"),
+            (&two_exits, "code b was charged, and who showed it owes nothing"),
+            (&opening, "lane Port-in opened 4 times, for 3 records"),
+            (&unanswered, "8 scans, but 5 opened + 1 refused + 1 repeats = 7"),
+            (&wrong_amount, "order X was charged 100 fen, and 500 fen are recorded"),
+            (&wrong_fare, "the ride from Port to Park costs 5.00 yuan, and code x was charged 4.00 yuan"),
+            (&wrong_start, "the ride from Port to Park began with code a, and was charged with start code b"),
+            (&not_charged, "order X is recorded as accepted, and was not charged"),
+            (&forgotten, "the ride from Port to Park, 5.00 yuan with code x, was not charged"),
+            (&charged_void, "order Z was charged, and is recorded as void"),
             (&wrong_tally, "lists 1 rows as accepted and counts 7"),
+            (&lost_journey, "1 journeys must be open by what was seen, and the ledger lists 0"),
+            (&unseen, "2 went through uninvited, and the turnstiles showed 1"),
         ];
         for (spoil, sentence) in spoils {
             let said = differences(spoil);
             assert!(said.contains(sentence), "no {sentence:?} in {said:?}");
         }
+        assert!(differences(free).contains("0 deductions must be free by what was seen, and the ledger lists 1"));
     }
 }

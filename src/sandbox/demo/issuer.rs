@@ -22,13 +22,21 @@ const DAMAGED_BIT: usize = 32;
 #[derive(Clone)]
 pub(super) struct Passenger {
     phone: issuer::Passenger,
+    number: u64,
     tail: u64,
+    /// When the phone has made its last code, epoch seconds.
+    made_s: u32,
 }
 
 impl Passenger {
     /// For people: the last 4 digits.
     pub(super) fn shown(&self) -> String {
         format!("passenger ..{:04}", self.tail)
+    }
+
+    /// Nobody else's.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -59,25 +67,27 @@ impl Issuer {
         self.passengers += 1;
         let tail = random.below(10_000);
         let card = CARDS + u128::from(self.passengers) * 10_000 + u128::from(tail);
-        Passenger { phone: issuer::Passenger::from_seed(self.passengers, card), tail }
+        let phone = issuer::Passenger::from_seed(self.passengers, card);
+        Passenger { phone, number: self.passengers, tail, made_s: 0 }
     }
 
     /// What the passenger's phone shows at `now_s`, epoch seconds; genuine unless `kind` says otherwise.
-    pub(super) fn code(&self, passenger: &Passenger, kind: Kind, now_s: u32) -> Vec<u8> {
-        let terms = CodeTerms::at(now_s);
+    pub(super) fn code(&self, passenger: &mut Passenger, kind: Kind, now_s: u32) -> Vec<u8> {
+        // A phone makes one code a second.
+        passenger.made_s = now_s.max(passenger.made_s + 1);
+        let terms = CodeTerms::at(passenger.made_s);
         let spoil = match kind {
-            Kind::Fresh | Kind::Repeat | Kind::Screenshot | Kind::Replayed => None,
-            // A phone makes one code a second.
-            Kind::Refreshed => return self.issuer.issue(&passenger.phone, &CodeTerms::at(now_s.saturating_sub(1))),
-            Kind::Smudged => Some(Spoil::BitFlip(DAMAGED_BIT)),
-            Kind::Expired => Some(Spoil::Expired),
-            Kind::Future => Some(Spoil::Future),
-            Kind::Forged => Some(Spoil::WrongRoot),
-            Kind::Tampered => Some(Spoil::TamperedField),
-            Kind::Stolen => Some(Spoil::ForgedUser),
+            Kind::Fresh | Kind::Repeat | Kind::Again | Kind::Screenshot | Kind::Replayed | Kind::Refreshed => {
+                return self.issuer.issue(&passenger.phone, &terms);
+            }
+            Kind::Smudged => Spoil::BitFlip(DAMAGED_BIT),
+            Kind::Expired => Spoil::Expired,
+            Kind::Future => Spoil::Future,
+            Kind::Forged => Spoil::WrongRoot,
+            Kind::Tampered => Spoil::TamperedField,
+            Kind::Stolen => Spoil::ForgedUser,
         };
-        spoil
-            .map_or_else(|| self.issuer.issue(&passenger.phone, &terms), |spoil| self.issuer.spoil(&passenger.phone, &terms, spoil))
+        self.issuer.spoil(&passenger.phone, &terms, spoil)
     }
 }
 

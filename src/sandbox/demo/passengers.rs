@@ -1,11 +1,17 @@
-//! Who comes to the gate, when, and with what: a crowd that its seed and the time replay. Pure.
+//! Who comes to the gate, when, and with what in mind: a crowd that its seed replays. Pure.
 //!
-//! Most come with a good code. Some readers read it twice, some codes are damaged, forged or out of time, somebody shows a friend's
-//! screenshot at the other lane, somebody refreshes the code and taps again at once. The codes themselves are [`Issuer`]'s affair.
+//! Most tap in at one station and out at another. Some leave a hole in their journey: they forget to tap in, tap in twice, do not
+//! pass, turn back, or tap twice before they pass; somebody slips through behind. And some try their luck with a code that is
+//! damaged, forged, out of time or somebody else's. The codes themselves are [`Issuer`]'s affair.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use super::issuer::{Issuer, Passenger};
+use super::{
+    Direction,
+    issuer::{Issuer, Passenger},
+    scene::PASSENGER_INTERVAL,
+    stations::LANES,
+};
 use crate::{ride_code::Refusal, sandbox::random::Random};
 
 /// What a scan is in the story. What the gate makes of it is the gate's affair.
@@ -15,9 +21,11 @@ pub enum Kind {
     Fresh,
     /// The reader reads the code again at once.
     Repeat,
-    /// The same code at the other lane, at once.
+    /// The passenger has not passed yet and taps once more, with a new code.
+    Again,
+    /// The same code at another lane.
     Screenshot,
-    /// The code of the passenger before, recorded and shown again at the other lane.
+    /// The code of a passenger before, recorded and shown again at another lane.
     Replayed,
     /// The same passenger with a new code, at once.
     Refreshed,
@@ -40,7 +48,7 @@ impl Kind {
     #[must_use]
     pub fn refusal(self) -> Option<Refusal> {
         match self {
-            Self::Fresh | Self::Repeat => None,
+            Self::Fresh | Self::Repeat | Self::Again => None,
             Self::Screenshot | Self::Replayed => Some(Refusal::Duplicate),
             Self::Refreshed => Some(Refusal::TooSoon),
             Self::Smudged => Some(Refusal::Format),
@@ -51,122 +59,215 @@ impl Kind {
             Self::Stolen => Some(Refusal::UserSignature),
         }
     }
+
+    /// Who shows it, where that is not the passenger.
+    pub(super) fn stand_in(self) -> Option<&'static str> {
+        match self {
+            Self::Fresh | Self::Repeat | Self::Again | Self::Refreshed => None,
+            Self::Screenshot => Some("a friend"),
+            _ => Some("somebody"),
+        }
+    }
+
+    /// In the story, where a step has no words of its own.
+    fn told(self) -> &'static str {
+        match self {
+            Self::Fresh => "shows a code",
+            Self::Repeat => "holds the phone still: the reader reads the code twice",
+            Self::Again => "has not passed yet, and taps again",
+            Self::Screenshot => "shows a screenshot of that code here",
+            Self::Refreshed => "refreshes the code and taps again at once",
+            Self::Replayed => "shows a recording of a code that was used",
+            Self::Smudged => "shows a code that is damaged on the way",
+            Self::Expired => "shows yesterday's code",
+            Self::Future => "shows a code that says it was made tomorrow",
+            Self::Forged => "shows a code of an issuer that nobody certified",
+            Self::Tampered => "shows a code with a limit raised by hand",
+            Self::Stolen => "shows a code that another phone has signed",
+        }
+    }
+}
+
+/// What whoever has shown a code does when the gate has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Goes through, if it is open.
+    Pass,
+    /// Goes through, with somebody at the heels.
+    PassFollowed,
+    /// Stays before the gate for the next step.
+    Stay,
+    /// Goes away.
+    Leave,
 }
 
 /// One code before a reader, to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Showing {
-    /// After the one before.
+pub(super) struct Step {
+    /// After the step before.
     pub(super) after: Duration,
     pub(super) lane: usize,
     pub(super) kind: Kind,
-    /// For people.
-    pub(super) who: String,
-    /// What the reader sends.
-    pub(super) code: Vec<u8>,
+    /// In the story.
+    pub(super) told: &'static str,
+    /// Whether the reader reads it twice.
+    pub(super) is_read_twice: bool,
+    pub(super) then: Then,
+}
+
+/// A passenger, and all that this one is going to do.
+pub(super) struct Visit {
+    /// After the one before.
+    pub(super) after: Duration,
+    pub(super) passenger: Passenger,
+    pub(super) steps: VecDeque<Step>,
 }
 
 /// Between two passengers, milliseconds.
-const PAUSE_MS: std::ops::Range<u64> = 250..550;
-/// Between a code and its abuse: time to walk to the other lane, in a hurry.
-const ABUSE_AFTER: Duration = Duration::from_millis(200);
+const PAUSE_MS: std::ops::Range<u64> = 650..1050;
+/// Between two taps of one passenger who is to be admitted both times: surely longer than the gate demands.
+const BETWEEN_TAPS: Duration = PASSENGER_INTERVAL.saturating_add(Duration::from_millis(150));
+/// How much longer a ride takes, milliseconds.
+const RIDE_MS: std::ops::Range<u64> = 200..1800;
+/// Between a code and its abuse: time to walk to another lane, in a hurry.
+const ABUSE_AFTER: Duration = Duration::from_millis(100);
 
 /// Visits until every kind of trouble has come.
-const CYCLE: u64 = 12;
+pub(super) const CYCLE: u64 = 12;
 
 /// All who come.
 pub(super) struct Crowd {
     random: Random,
     issuer: Issuer,
-    lanes: u64,
     visits: u64,
-    /// The code that came last with a passenger of its own, and its lane.
-    before: Option<(usize, Vec<u8>)>,
 }
 
 impl Crowd {
-    pub(super) fn new(seed: u64, issuer: Issuer, lanes: usize) -> Self {
-        Self { random: Random::new(seed), issuer, lanes: lanes as u64, visits: 0, before: None }
+    pub(super) fn new(seed: u64, issuer: Issuer) -> Self {
+        Self { random: Random::new(seed), issuer, visits: 0 }
     }
 
-    /// The next passenger, and what comes with this one, at `now_s`, epoch seconds. Holds exactly one [`Kind::Fresh`].
-    pub(super) fn next(&mut self, now_s: u32) -> Vec<Showing> {
+    /// The next passenger.
+    pub(super) fn next(&mut self) -> Visit {
         self.visits += 1;
         let passenger = self.issuer.passenger(&mut self.random);
-        let code = self.issuer.code(&passenger, Kind::Fresh, now_s);
-        let after = Duration::from_millis(PAUSE_MS.start + self.random.below(PAUSE_MS.end - PAUSE_MS.start));
-        let drawn = self.random.next();
-        let lane = self.lane(drawn);
-        let fresh = Showing { after, ..showing(lane, Kind::Fresh, passenger.shown(), code.clone()) };
-        let before = self.before.replace((lane, code));
-        let extra = self.trouble().map(|kind| self.extra(kind, &fresh, &passenger, before, now_s));
-        std::iter::once(fresh).chain(extra).collect()
+        let after = self.between(PAUSE_MS);
+        let mut steps = self.journey();
+        self.add_trouble(&mut steps);
+        Visit { after, passenger, steps: steps.into() }
     }
 
-    fn trouble(&self) -> Option<Kind> {
+    /// What the passenger's phone, or whoever stands there in the passenger's place, shows at `now_s`, epoch seconds.
+    pub(super) fn code(&mut self, passenger: &mut Passenger, kind: Kind, now_s: u32) -> Vec<u8> {
+        if kind.stand_in().is_none() {
+            return self.issuer.code(passenger, kind, now_s);
+        }
+        let mut stranger = self.issuer.passenger(&mut self.random);
+        self.issuer.code(&mut stranger, kind, now_s)
+    }
+
+    /// The taps of one passenger: most journeys are whole, some have a hole.
+    fn journey(&mut self) -> Vec<Step> {
+        let way_in = self.lane(|_, direction| direction == Direction::In);
+        let from = station(way_in);
+        let way_out = self.lane(|station, direction| direction == Direction::Out && station != from);
+        let tap_in = tap(way_in, "taps in");
+        let tap_out = self.ride(tap(way_out, "taps out"));
         match self.visits % CYCLE {
-            1 => Some(Kind::Forged),
-            2 => Some(Kind::Repeat),
-            3 => Some(Kind::Screenshot),
-            4 => Some(Kind::Expired),
-            5 => Some(Kind::Refreshed),
-            6 => Some(Kind::Smudged),
-            7 => Some(Kind::Replayed),
-            8 => Some(Kind::Tampered),
-            10 => Some(Kind::Stolen),
-            11 => Some(Kind::Future),
-            _ => None,
+            3 => {
+                let hesitates = Step { told: "taps out, and does not pass", then: Then::Leave, ..tap_out.clone() };
+                vec![tap_in, hesitates, Step { told: "taps out again", ..tap_out }]
+            }
+            4 => vec![Step { told: "taps out, and has not tapped in", ..tap_out }],
+            6 => {
+                let elsewhere = self.lane(|station, direction| direction == Direction::In && station != from);
+                let way_out = self.lane(|other, direction| direction == Direction::Out && other != station(elsewhere));
+                let tap_in_again = self.ride(tap(elsewhere, "taps in, and has not tapped out of the ride before"));
+                vec![tap_in, tap_in_again, self.ride(tap(way_out, "taps out"))]
+            }
+            7 => vec![tap_in, self.ride(tap(way_in, "taps in once more")), tap_out],
+            8 => {
+                let way_out = self.lane(|_, direction| direction == Direction::Out);
+                let way_in = self.lane(|other, direction| direction == Direction::In && other == station(way_out));
+                vec![tap(way_in, "taps in"), self.ride(tap(way_out, "turns back, and taps out at once"))]
+            }
+            9 => {
+                let again = Step { after: BETWEEN_TAPS, kind: Kind::Again, told: Kind::Again.told(), ..tap_out.clone() };
+                vec![tap_in, Step { then: Then::Stay, ..tap_out }, again]
+            }
+            10 => vec![tap_in, Step { then: Then::PassFollowed, ..tap_out }],
+            11 => vec![Step { told: "taps in, and walks away", then: Then::Leave, ..tap_in }],
+            _ => vec![tap_in, tap_out],
         }
     }
 
-    fn extra(
-        &mut self,
-        kind: Kind,
-        fresh: &Showing,
-        passenger: &Passenger,
-        before: Option<(usize, Vec<u8>)>,
-        now_s: u32,
-    ) -> Showing {
-        let other_lane = self.lane(fresh.lane as u64 + 1);
-        match (kind, before) {
-            (Kind::Repeat, _) => showing(fresh.lane, kind, passenger.shown(), fresh.code.clone()),
-            (Kind::Screenshot, _) => {
-                Showing { after: ABUSE_AFTER, ..showing(other_lane, kind, "a friend".to_owned(), fresh.code.clone()) }
+    /// What comes with the first tap.
+    fn add_trouble(&mut self, steps: &mut Vec<Step>) {
+        let Some(first) = steps.first_mut() else { return };
+        let kind = match self.visits % CYCLE {
+            1 => Kind::Forged,
+            2 => {
+                (first.is_read_twice, first.told) = (true, Kind::Repeat.told());
+                return;
             }
-            (Kind::Replayed, Some((lane, code))) => {
-                let lane = self.lane(lane as u64 + 1);
-                Showing { after: ABUSE_AFTER, ..showing(lane, kind, "somebody".to_owned(), code) }
+            3 => Kind::Screenshot,
+            4 => Kind::Expired,
+            5 => {
+                let refreshed =
+                    Step { after: Duration::ZERO, kind: Kind::Refreshed, told: Kind::Refreshed.told(), ..first.clone() };
+                first.then = Then::Stay;
+                return steps.insert(1, refreshed);
             }
-            (Kind::Refreshed, _) => {
-                let code = self.issuer.code(passenger, kind, now_s);
-                Showing { after: ABUSE_AFTER, ..showing(other_lane, kind, passenger.shown(), code) }
-            }
-            (kind, _) => {
-                let stranger = self.issuer.passenger(&mut self.random);
-                let code = self.issuer.code(&stranger, kind, now_s);
-                Showing { after: ABUSE_AFTER, ..showing(other_lane, kind, "somebody".to_owned(), code) }
-            }
-        }
+            6 => Kind::Smudged,
+            7 => Kind::Replayed,
+            8 => Kind::Tampered,
+            10 => Kind::Stolen,
+            11 => Kind::Future,
+            _ => return,
+        };
+        let there = first.lane;
+        let lane = self.lane_but(there);
+        steps.insert(1, Step { after: ABUSE_AFTER, kind, told: kind.told(), then: Then::Leave, ..tap(lane, "") });
     }
 
-    fn lane(&self, number: u64) -> usize {
-        usize::try_from(number.checked_rem(self.lanes).unwrap_or(0)).unwrap_or(0)
+    fn ride(&mut self, step: Step) -> Step {
+        Step { after: BETWEEN_TAPS + self.between(RIDE_MS), ..step }
+    }
+
+    fn between(&mut self, range_ms: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(range_ms.start + self.random.below(range_ms.end - range_ms.start))
+    }
+
+    /// One of the lanes that fit.
+    fn lane(&mut self, fits: impl Fn(&str, Direction) -> bool) -> usize {
+        let all = LANES.iter().enumerate();
+        let fitting: Vec<_> = all.filter(|(_, lane)| fits(lane.station, lane.direction)).map(|(at, _)| at).collect();
+        let drawn = self.random.below(fitting.len().max(1) as u64);
+        usize::try_from(drawn).ok().and_then(|at| fitting.get(at).copied()).unwrap_or_default()
+    }
+
+    fn lane_but(&mut self, lane: usize) -> usize {
+        let step = 1 + self.random.below(LANES.len() as u64 - 1);
+        (lane + usize::try_from(step).unwrap_or(1)) % LANES.len()
     }
 }
 
-fn showing(lane: usize, kind: Kind, who: String, code: Vec<u8>) -> Showing {
-    Showing { after: Duration::ZERO, lane, kind, who, code }
+fn station(lane: usize) -> &'static str {
+    LANES.get(lane).map_or("", |lane| lane.station)
+}
+
+fn tap(lane: usize, told: &'static str) -> Step {
+    Step { after: Duration::ZERO, lane, kind: Kind::Fresh, told, is_read_twice: false, then: Then::Pass }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOW_S: u32 = 1_795_419_200;
-
-    fn crowd(seed: u64) -> Vec<Vec<Showing>> {
-        let mut crowd = Crowd::new(seed, Issuer::new(), 2);
-        (0..14).map(|_| crowd.next(NOW_S)).collect()
+    fn crowd(seed: u64) -> Vec<(Duration, Vec<Step>)> {
+        let mut crowd = Crowd::new(seed, Issuer::new());
+        let visits = (0..2 * CYCLE).map(|_| crowd.next());
+        visits.map(|visit| (visit.after, visit.steps.into())).collect()
     }
 
     #[test]
@@ -176,37 +277,39 @@ mod tests {
     }
 
     #[test]
-    fn every_visit_has_one_new_code_and_eleven_passengers_bring_every_kind_of_trouble() {
-        let visits = crowd(7);
-        for visit in &visits {
-            assert_eq!(visit.iter().filter(|showing| showing.kind == Kind::Fresh).count(), 1);
-        }
-        let troubles: Vec<_> = visits[..11].iter().flatten().filter_map(|showing| showing.kind.refusal()).collect();
-        for refusal in ["duplicate", "too-soon", "format", "expired", "not-yet-valid"] {
+    fn eleven_passengers_bring_every_kind_of_bad_code() {
+        let steps: Vec<_> = crowd(7).into_iter().take(11).flat_map(|(_, steps)| steps).collect();
+        let troubles: Vec<_> = steps.iter().filter_map(|step| step.kind.refusal()).collect();
+        for refusal in ["too-soon", "format", "expired", "not-yet-valid"] {
             assert!(troubles.iter().any(|trouble| trouble.as_str() == refusal), "no {refusal}");
         }
         assert_eq!(troubles.iter().filter(|trouble| trouble.as_str().ends_with("-signature")).count(), 3);
         assert_eq!(troubles.iter().filter(|trouble| **trouble == Refusal::Duplicate).count(), 2);
+        assert_eq!(steps.iter().filter(|step| step.is_read_twice).count(), 1);
     }
 
     #[test]
-    fn a_repeat_is_the_same_code_at_the_same_lane_and_a_screenshot_at_the_other() {
-        for visit in crowd(7).iter().filter(|visit| visit.len() == 2) {
-            let (fresh, extra) = (&visit[0], &visit[1]);
-            let is_same = (fresh.code == extra.code, fresh.lane == extra.lane);
-            match extra.kind {
-                Kind::Repeat => assert_eq!(is_same, (true, true)),
-                Kind::Screenshot => assert_eq!(is_same, (true, false)),
-                kind => assert!(!is_same.0, "{kind:?}"),
-            }
+    fn who_is_to_be_admitted_twice_waits_for_longer_than_the_gate_demands() {
+        for (_, steps) in crowd(3) {
+            let taps = steps.iter().filter(|step| matches!(step.kind, Kind::Fresh | Kind::Again));
+            assert!(taps.skip(1).all(|step| step.after > PASSENGER_INTERVAL), "{steps:?}");
         }
     }
 
     #[test]
-    fn a_replay_is_the_code_of_the_passenger_before_at_the_lane_where_it_was_not() {
-        let visits = crowd(7);
-        let (before, replay) = (&visits[5][0], &visits[6][1]);
-        assert_eq!((replay.kind, &replay.code), (Kind::Replayed, &before.code));
-        assert_ne!(replay.lane, before.lane);
+    fn an_abused_code_is_shown_at_a_lane_where_it_was_not() {
+        for (_, steps) in crowd(5) {
+            let abused = steps.iter().skip(1).filter(|step| step.kind.stand_in().is_some());
+            assert!(abused.clone().all(|step| step.lane != steps[0].lane), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn only_who_turns_back_leaves_where_that_one_came_in() {
+        for (at, (_, steps)) in crowd(9).iter().enumerate() {
+            let taps: Vec<_> = steps.iter().filter(|step| step.kind == Kind::Fresh).map(|step| station(step.lane)).collect();
+            let is_back = taps.len() > 1 && taps[taps.len() - 2] == taps[taps.len() - 1] && at % 12 != 2;
+            assert_eq!(is_back, at % 12 == 7, "visit {}: {taps:?}", at + 1);
+        }
     }
 }

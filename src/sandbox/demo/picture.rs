@@ -26,8 +26,6 @@ pub(super) struct Span(pub(super) Style, pub(super) String);
 /// One line of the picture.
 pub(super) type Line = Vec<Span>;
 
-/// Columns of one lane.
-const LANE_COLUMNS: usize = 38;
 /// Columns of a text beside its label, as on a terminal of 80.
 const TEXT_COLUMNS: usize = 68;
 /// What stands before the lines of an alarm: there are at most so many.
@@ -39,12 +37,12 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// Draws everything in so many rows, the story in those that are left.
 pub(super) fn draw(view: &View, rows: usize) -> Vec<Line> {
     let mut lines = vec![heading(view), Line::new()];
-    lines.extend(lanes(&view.lanes));
+    lines.extend(view.lanes.iter().map(lane));
     lines.push(Line::new());
     lines.extend([network(view), queue(view), upload(view), Line::new()]);
     lines.push(scans(view));
     lines.extend(refusals(view));
-    lines.extend([charged(view), speed(view)]);
+    lines.extend([passed(view), charged(view), sent(view), speed(view)]);
     lines.extend(alarms(view));
     lines.push(Line::new());
     let room = rows.saturating_sub(lines.len());
@@ -60,31 +58,19 @@ fn heading(view: &View) -> Line {
     vec![span(Style::Bold, " FAREGATE DEMO"), span(Style::Plain, time), span(Style::Dim, hint)]
 }
 
-fn lanes(lanes: &[LaneView]) -> Vec<Line> {
-    let drawn: Vec<_> = lanes.iter().map(lane).collect();
-    let height = drawn.iter().map(Vec::len).max().unwrap_or(0);
-    (0..height).map(|row| drawn.iter().filter_map(|lane| lane.get(row).cloned()).map(padded).collect()).collect()
-}
-
-fn lane(lane: &LaneView) -> Vec<Span> {
-    let (style, gate) = if lane.is_open {
-        (Style::Good, ["┌──┐          ┌──┐", "│▒▒│   OPEN   │▒▒│", "└──┘          └──┘"])
-    } else {
-        (Style::Plain, ["┌──┐          ┌──┐", "│▒▒├══ shut ══┤▒▒│", "└──┘          └──┘"])
-    };
-    let mut rows = vec![span(Style::Bold, format!(" lane {}", lane.name))];
-    rows.extend(gate.map(|row| span(style, format!("   {row}"))));
+/// As somebody sees it who stands before it.
+fn lane(lane: &LaneView) -> Line {
+    let (style, gate) =
+        if lane.is_open { (Style::Good, "▐▌   OPEN   ▐▌") } else { (Style::Plain, "▐▌══ shut ══▐▌") };
+    let who = |text: &str| format!("  {}{text}", lane.who);
     let verdict = match &lane.verdict {
-        Verdict::Waiting => span(Style::Dim, format!("   {}", lane.who)),
-        Verdict::Welcome => span(Style::Good, format!("   {}: welcome", lane.who)),
-        Verdict::Refused(reason) => span(Style::Bad, format!("   {}: refused, {reason}", lane.who)),
+        Verdict::Waiting => span(Style::Dim, who("")),
+        Verdict::Welcome => span(Style::Good, who(": welcome")),
+        Verdict::Passed => span(Style::Good, who(": through")),
+        Verdict::NotPassed => span(Style::Warn, who(": walked away")),
+        Verdict::Refused(reason) => span(Style::Bad, who(&format!(": refused, {reason}"))),
     };
-    rows.push(verdict);
-    rows
-}
-
-fn padded(Span(style, text): Span) -> Span {
-    Span(style, format!("{text:<LANE_COLUMNS$}"))
+    vec![span(Style::Bold, format!(" {:<9}", lane.name)), span(style, gate), verdict]
 }
 
 fn network(view: &View) -> Line {
@@ -144,14 +130,21 @@ fn refusals(view: &View) -> impl Iterator<Item = Line> {
     wrapped(reasons).into_iter().map(|text| vec![label(""), Span(Style::Dim, text)])
 }
 
+fn passed(view: &View) -> Line {
+    let (came_in, went_out) = view.passed;
+    let detail = format!("; {} walked away, {} uninvited", view.unpassed, view.uninvited);
+    vec![label("passed"), Span(Style::Good, format!("{came_in:>4} came in, {went_out} went out")), Span(Style::Dim, detail)]
+}
+
 fn charged(view: &View) -> Line {
     let charged = view.charged;
-    let detail = format!("   {} sent: {} got lost, {} were known already", charged.requests, charged.lost, charged.repeated);
-    vec![
-        label("charged"),
-        Span(Style::Good, format!("{:>4} trips, {}, {} paid", charged.count, yuan(charged.fen), charged.paid)),
-        Span(Style::Dim, detail),
-    ]
+    vec![label("charged"), Span(Style::Good, format!("{:>4} rides, {}, {} paid", charged.count, yuan(charged.fen), charged.paid))]
+}
+
+fn sent(view: &View) -> Line {
+    let charged = view.charged;
+    let text = format!("{:>4} requests: {} got lost, {} were known already", charged.requests, charged.lost, charged.repeated);
+    vec![label("sent"), Span(Style::Dim, text)]
 }
 
 fn speed(view: &View) -> Line {
@@ -204,23 +197,24 @@ pub(super) mod tests {
     use std::{fmt::Write as _, time::Duration};
 
     use super::*;
+    use crate::sandbox::demo::{stations::LANES, view::Charged};
 
     fn text(lines: &[Line]) -> String {
         lines.iter().map(|line| line.iter().map(|Span(_, text)| text.as_str()).collect::<String>() + "\n").collect()
     }
 
     fn view() -> View {
-        View::new(7, ["left", "right"].into_iter())
+        View::new(7, &LANES)
     }
 
     #[test]
     fn a_passer_by_sees_which_gate_is_open_for_whom_and_who_was_refused_why() {
         let mut view = view();
-        assert_eq!(text(&draw(&view, 30)).matches("shut").count(), 2);
+        assert_eq!(text(&draw(&view, 30)).matches("shut").count(), 5);
         view.lanes[0].who = "passenger ..0042".to_owned();
         let edge = |line| -> super::super::Edge { serde_json::from_str(line).unwrap() };
-        view.see(&edge(r#"{"lane":"left","line":"open","level":1}"#));
-        view.see(&edge(r#"{"lane":"right","line":"light_deny","level":1,"reason":"duplicate"}"#));
+        view.see(&edge(r#"{"lane":"Port-in","line":"open","level":1}"#));
+        view.see(&edge(r#"{"lane":"Zoo-out","line":"light_deny","level":1,"reason":"duplicate"}"#));
         let shown = text(&draw(&view, 30));
         for part in ["OPEN", "shut", "passenger ..0042: welcome", "refused, duplicate", "1 opened", "1 refused\n", "duplicate 1\n"]
         {
@@ -247,8 +241,14 @@ pub(super) mod tests {
     fn every_reason_of_refusal_is_whole_on_a_terminal_of_80_columns() {
         let mut view = view();
         view.refused = crate::ride_code::Refusal::ALL.iter().map(|refusal| (refusal.as_str().to_owned(), 1000)).collect();
+        let lanes = view.lanes.iter_mut();
+        lanes.for_each(|lane| {
+            (lane.who, lane.verdict) = ("passenger ..0042".to_owned(), Verdict::Refused("certificate-signature".to_owned()))
+        });
+        view.charged = Charged { count: 9999, fen: 99_999_999, requests: 9999, lost: 999, repeated: 999, paid: 9999 };
         let shown = text(&draw(&view, 30));
         assert!(shown.lines().all(|line| line.chars().count() < 80), "{shown}");
+        assert_eq!(shown.matches("passenger ..0042: refused, certificate-signature\n").count(), 5, "{shown}");
         for reason in view.refused.keys() {
             assert!(shown.contains(&format!("{reason} 1000")), "no {reason} in\n{shown}");
         }

@@ -1,20 +1,22 @@
-//! What happens: passengers by the crowd's pace, the outage, and the end, which waits until everything shown is answered and sent.
+//! What happens: passengers by the crowd's pace, the outage, and the end, which waits until the books balance, or for so long that
+//! they will not any more.
 
 use std::{
-    collections::VecDeque,
     io, thread,
     time::{Duration, Instant},
 };
 
 use super::{
-    DemoError, Kind, Patience, Plan, Scan,
+    Answer, DemoError, Kind, Patience, Plan, Scan, Seen,
     callback::RULES,
+    floor::{Floor, Turn, Walk, Walker},
     issuer::Issuer,
-    passengers::{Crowd, Showing},
-    scene::Scene,
+    passengers::Crowd,
+    scene::{PASSAGE_TIMEOUT, Scene},
+    stations::LANES,
     system,
     terminal::Screen,
-    trace::TraceReader,
+    trace::{Edge, TraceReader},
     view::{Charged, Network, Verdict, View},
 };
 use crate::{
@@ -31,7 +33,9 @@ const OUTAGE_AFTER_TRIPS: u64 = 3;
 const OUTAGE_AFTER: Duration = Duration::from_secs(6);
 const OUTAGE_AGAIN_AFTER: Duration = Duration::from_secs(20);
 /// At the end, what waits is waited for so long.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
+const SETTLE_MAX: Duration = Duration::from_secs(45);
+/// Codes that were used are kept to be shown again by others.
+const RECORDINGS_MAX: usize = 8;
 /// How slow the sandbox is: as a real network in a station.
 const LATENCY: Latency = Latency { p50: 60, p99: 300 };
 
@@ -43,10 +47,16 @@ pub(super) struct Play {
     crowd: Crowd,
     began: Instant,
     next_look: Instant,
-    /// Codes that will be shown, and when.
-    due: VecDeque<(Instant, Showing)>,
+    floor: Floor,
+    /// When the next passenger comes.
+    next_visit: Instant,
     trips: u64,
     scans: Vec<Scan>,
+    uninvited: u64,
+    /// Codes that the gate has opened for, the latest last, with their lanes.
+    recordings: Vec<(usize, Vec<u8>)>,
+    /// The code that each lane has been shown last.
+    shown: Vec<Vec<u8>>,
     outage: Outage,
     alarms: Vec<String>,
     patience: Patience,
@@ -63,33 +73,31 @@ enum Outage {
 }
 
 impl Play {
-    pub(super) fn new<'a>(plan: &Plan, screen: Screen, lanes: impl Iterator<Item = &'a str>) -> Self {
-        let view = View::new(plan.seed, lanes);
+    pub(super) fn new(plan: &Plan, screen: Screen) -> Self {
         let now = Instant::now();
         Self {
-            crowd: Crowd::new(plan.seed, Issuer::new(), view.lanes.len()),
+            crowd: Crowd::new(plan.seed, Issuer::new()),
             plan: plan.clone(),
             screen,
-            view,
+            view: View::new(plan.seed, &LANES),
             began: now,
             next_look: now,
-            due: VecDeque::new(),
+            floor: Floor::new(LANES.len(), PASSAGE_TIMEOUT),
+            next_visit: now,
             trips: 0,
             scans: Vec::new(),
+            uninvited: 0,
+            recordings: Vec::new(),
+            shown: vec![Vec::new(); LANES.len()],
             outage: if plan.outage.is_zero() { Outage::Over(now) } else { Outage::Ahead },
             alarms: Vec::new(),
             patience: Patience::ToTheEnd,
         }
     }
 
-    /// What was shown to the readers.
-    pub(super) fn scans(&self) -> &[Scan] {
-        &self.scans
-    }
-
-    /// Whether the end was waited for.
-    pub(super) fn patience(&self) -> Patience {
-        self.patience
+    /// What was seen from outside.
+    pub(super) fn seen(&self) -> Seen {
+        Seen { scans: self.scans.clone(), uninvited: self.uninvited, patience: self.patience }
     }
 
     /// What can be seen.
@@ -109,43 +117,50 @@ impl Play {
         let mut trace = scene.trace()?;
         Self::set_faults(scene, Vec::new());
         while interrupts() == 0 && !self.is_over() {
-            self.bring_passengers(scene)?;
-            self.move_outage(scene)?;
-            self.watch(scene, &mut trace)?;
+            self.bring_passengers();
+            self.move_on(scene, &mut trace)?;
         }
         self.view.is_closing = true;
-        self.tell("       nobody comes any more: everything is answered and sent before the books are closed")?;
+        self.floor.send_away();
+        self.tell("         nobody comes any more: everything is answered and sent before the books are closed")?;
         self.end_outage(scene)?;
         self.settle(scene, &mut trace, interrupts)
     }
 
-    /// Plays for so long, and leaves it at that: for a picture in the middle of it.
+    /// Plays until then, and leaves it at that: with the sandbox's faults as they are.
     #[cfg(test)]
-    pub(super) fn perform_for(&mut self, scene: &mut Scene, long: Duration) -> Result<(), DemoError> {
+    pub(super) fn perform_until(&mut self, scene: &mut Scene, is_enough: &dyn Fn(&Self) -> bool) -> Result<(), DemoError> {
         let mut trace = scene.trace()?;
-        Self::set_faults(scene, Vec::new());
-        while self.began.elapsed() < long {
-            self.bring_passengers(scene)?;
-            self.move_outage(scene)?;
-            self.watch(scene, &mut trace)?;
+        while !is_enough(self) {
+            self.bring_passengers();
+            self.move_on(scene, &mut trace)?;
         }
         Ok(())
     }
 
-    fn is_over(&self) -> bool {
-        let all_came = self.plan.trips.is_some_and(|trips| self.trips >= trips) && self.due.is_empty();
+    fn move_on(&mut self, scene: &mut Scene, trace: &mut TraceReader) -> Result<(), DemoError> {
+        self.take_turns(scene)?;
+        self.move_outage(scene)?;
+        self.watch(scene, trace)
+    }
+
+    /// Whether all who were to come have done what they came for.
+    pub(super) fn is_over(&self) -> bool {
+        let all_came = self.plan.trips.is_some_and(|trips| self.trips >= trips) && self.floor.is_empty();
         all_came && matches!(self.outage, Outage::Over(_))
     }
 
     fn settle(&mut self, scene: &mut Scene, trace: &mut TraceReader, interrupts: &dyn Fn() -> u32) -> Result<(), DemoError> {
         let (end, before) = (Instant::now() + SETTLE_MAX, interrupts());
-        let repeats = self.scans.iter().filter(|scan| scan.is_repeat()).count() as u64;
+        let mut next_try = Instant::now();
         while Instant::now() < end && interrupts() <= before.max(1) {
-            self.watch(scene, trace)?;
-            let is_answered = self.view.answered() + repeats >= self.scans.len() as u64;
-            if is_answered && self.is_sent(scene)? && is_told(scene) {
-                self.next_look = Instant::now();
-                return self.watch(scene, trace);
+            self.move_on(scene, trace)?;
+            if self.floor.is_empty() && Instant::now() >= next_try {
+                if is_told(scene) && self.is_sent(scene)? && self.is_balanced(scene)? {
+                    self.next_look = Instant::now();
+                    return self.watch(scene, trace);
+                }
+                next_try = Instant::now() + LOOK_EVERY;
             }
         }
         if interrupts() > before.max(1) {
@@ -154,58 +169,112 @@ impl Play {
         Ok(())
     }
 
-    /// Asked anew, since a row may have been recorded after the last look; and a ledger that is too busy to answer is answered for
-    /// with the last known numbers, which do not hold every opening yet.
     fn is_sent(&self, scene: &mut Scene) -> Result<bool, DemoError> {
         let is_closed = self.view.lanes.iter().all(|lane| !lane.is_open);
-        let queue = scene.status()?.queue;
-        let settled = queue.accepted + queue.paid + queue.unpaid + queue.parked + queue.void;
-        Ok(is_closed && queue.pending == 0 && queue.held == 0 && settled >= self.view.opened)
+        Ok(is_closed && scene.status()?.queue.pending == 0)
+    }
+
+    /// Openings whose time for a passage is not over yet, and whatever else is not recorded yet, would be differences now.
+    fn is_balanced(&self, scene: &mut Scene) -> Result<bool, DemoError> {
+        Ok(scene.evidence_so_far(self.seen())?.books().differences.is_empty())
     }
 
     // ---- passengers ------------------------------------------------------------------------------------------------------------
 
-    fn bring_passengers(&mut self, scene: &mut Scene) -> Result<(), DemoError> {
-        if self.due.is_empty() && self.plan.trips.is_none_or(|trips| self.trips < trips) {
-            self.trips += 1;
-            let mut at = Instant::now();
-            let now_s = u32::try_from(Stamp::now().utc_ms / 1000).unwrap_or_default();
-            for showing in self.crowd.next(now_s) {
-                at += showing.after;
-                self.due.push_back((at, showing));
-            }
+    fn bring_passengers(&mut self) {
+        let now = Instant::now();
+        if now < self.next_visit || self.plan.trips.is_some_and(|trips| self.trips >= trips) {
+            return;
         }
-        while self.due.front().is_some_and(|(at, _)| *at <= Instant::now()) {
-            let Some((_, showing)) = self.due.pop_front() else { break };
-            self.show(scene, showing)?;
+        self.trips += 1;
+        let visit = self.crowd.next();
+        self.next_visit = now + visit.after;
+        self.floor.arrive(visit, now);
+    }
+
+    fn take_turns(&mut self, scene: &mut Scene) -> Result<(), DemoError> {
+        self.floor.give_up(Instant::now());
+        for walk in self.floor.walks(Instant::now()) {
+            self.walk(scene, walk)?;
+        }
+        while let Some(turn) = self.floor.turn(Instant::now()) {
+            self.show(scene, &turn)?;
         }
         Ok(())
     }
 
-    fn show(&mut self, scene: &mut Scene, showing: Showing) -> Result<(), DemoError> {
-        let Some(lane) = self.view.lanes.get_mut(showing.lane) else { return Ok(()) };
-        let doing = match showing.kind {
-            Kind::Fresh => "shows a code",
-            Kind::Repeat => "holds the phone still: the reader reads the code twice",
-            Kind::Screenshot => "shows a screenshot of that code here",
-            Kind::Refreshed => "refreshes the code and taps again at once",
-            Kind::Replayed => "shows a recording of the code before",
-            Kind::Smudged => "shows a code that is damaged on the way",
-            Kind::Expired => "shows yesterday's code",
-            Kind::Future => "shows a code that says it was made tomorrow",
-            Kind::Forged => "shows a code of an issuer that nobody certified",
-            Kind::Tampered => "shows a code with a limit raised by hand",
-            Kind::Stolen => "shows a code that another phone has signed",
-        };
-        let told = format!("{:<6} {} {doing}", lane.name, showing.who);
-        if showing.kind != Kind::Repeat {
-            (lane.who, lane.verdict) = (showing.who, Verdict::Waiting);
+    fn walk(&mut self, scene: &mut Scene, walk: Walk) -> Result<(), DemoError> {
+        match (walk.walker, walk.scan.and_then(|scan| self.scans.get_mut(scan))) {
+            (Walker::Passenger, Some(scan)) => {
+                scan.is_passed = true;
+                self.view.pass(walk.lane);
+            }
+            _ => self.uninvited += 1,
         }
-        let code = CodeDigest::of(&showing.code).to_string();
-        self.scans.push(Scan { lane: lane.name.clone(), kind: showing.kind, code });
+        scene.pass(walk.lane)
+    }
+
+    fn show(&mut self, scene: &mut Scene, turn: &Turn) -> Result<(), DemoError> {
+        let (step, scan) = (&turn.step, self.scans.len());
+        let Some(code) = self.code(turn) else {
+            self.floor.skipped(turn, Instant::now());
+            return Ok(());
+        };
+        let who = self.who(turn);
+        if let Some(lane) = self.view.lanes.get_mut(step.lane) {
+            (lane.who, lane.verdict) = (who.clone(), Verdict::Waiting);
+            let line = format!("{:<8} {who} {}", lane.name, step.told);
+            self.tell(&line)?;
+        }
+        self.floor.shown(turn, scan, Instant::now());
+        self.note(turn, step.kind, &code);
+        scene.show(step.lane, &code)?;
+        if step.is_read_twice {
+            self.note(turn, Kind::Repeat, &code);
+            scene.show(step.lane, &code)?;
+        }
+        if let Some(shown) = self.shown.get_mut(step.lane) {
+            *shown = code;
+        }
+        Ok(())
+    }
+
+    fn who(&mut self, turn: &Turn) -> String {
+        let passenger = self.floor.passenger(turn.guest).map(|passenger| passenger.shown()).unwrap_or_default();
+        turn.step.kind.stand_in().map_or(passenger, str::to_owned)
+    }
+
+    fn code(&mut self, turn: &Turn) -> Option<Vec<u8>> {
+        let lane = turn.step.lane;
+        match turn.step.kind {
+            // Where it was used the reader would only repeat itself.
+            Kind::Screenshot | Kind::Replayed => {
+                self.recordings.iter().rev().find(|(used, _)| *used != lane).map(|(_, code)| code.clone())
+            }
+            kind => {
+                let now_s = u32::try_from(Stamp::now().utc_ms / 1000).unwrap_or_default();
+                let passenger = self.floor.passenger(turn.guest)?;
+                Some(self.crowd.code(passenger, kind, now_s))
+            }
+        }
+    }
+
+    fn note(&mut self, turn: &Turn, kind: Kind, code: &[u8]) {
+        let Some(stand) = LANES.get(turn.step.lane) else { return };
+        let passenger = self.floor.passenger(turn.guest).map_or(0, |passenger| passenger.number());
+        self.scans.push(Scan {
+            lane: stand.name.to_owned(),
+            station: stand.station.to_owned(),
+            direction: stand.direction,
+            kind,
+            passenger: if kind.stand_in().is_none() { passenger } else { 0 },
+            code: CodeDigest::of(code).to_string(),
+            answer: Answer::None,
+            is_passed: false,
+            shown_at: self.began.elapsed(),
+            answered_at: Duration::ZERO,
+        });
         self.view.scans += 1;
-        self.tell(&told)?;
-        scene.show(showing.lane, &showing.code)
     }
 
     // ---- the network -----------------------------------------------------------------------------------------------------------
@@ -235,7 +304,7 @@ impl Play {
         let first = Rule { next: Some(1), ..Rule::always(Fault::Drop) };
         Self::set_faults(scene, vec![first, Rule { on: On::All, ..Rule::always(Fault::Refuse) }]);
         Self::hold_callbacks(scene, true);
-        self.tell("       THE NETWORK GOES AWAY, with one answer lost on its way; the gate goes on")
+        self.tell("         THE NETWORK GOES AWAY, with one answer lost on its way; the gate goes on")
     }
 
     fn end_outage(&mut self, scene: &Scene) -> Result<(), DemoError> {
@@ -245,10 +314,11 @@ impl Play {
         self.outage = Outage::Over(Instant::now());
         Self::set_faults(scene, Vec::new());
         Self::hold_callbacks(scene, false);
-        self.tell(&format!("       THE NETWORK IS BACK; {} deductions wait", self.view.pending()))
+        self.tell(&format!("         THE NETWORK IS BACK; {} deductions wait", self.view.pending()))
     }
 
-    fn set_faults(scene: &Scene, rules: Vec<Rule>) {
+    /// The sandbox's faults, beside being as slow as a real network.
+    pub(super) fn set_faults(scene: &Scene, rules: Vec<Rule>) {
         // They are correct: only what a person writes can be wrong.
         let _ = scene.sandbox().set_faults(Faults { latency_ms: Some(LATENCY), rules });
     }
@@ -266,6 +336,9 @@ impl Play {
             if let Some(line) = self.view.see(&edge) {
                 self.tell(&line)?;
             }
+            if let Some(lane) = LANES.iter().position(|stand| stand.name == edge.lane) {
+                self.answer(lane, &edge)?;
+            }
         }
         let now = Instant::now();
         if now < self.next_look {
@@ -274,6 +347,44 @@ impl Play {
         self.next_look = now + LOOK_EVERY;
         self.look(scene)?;
         self.screen.draw(&self.view).map_err(DemoError::Output)
+    }
+
+    /// Joins what a turnstile shows to the scan that it answers.
+    fn answer(&mut self, lane: usize, edge: &Edge) -> Result<(), DemoError> {
+        let now = Instant::now();
+        if edge.is_opening() {
+            let scan = self.floor.opened(lane, now);
+            self.answered(scan, Answer::Opened);
+            self.record(lane);
+        } else if edge.is_closing() {
+            let line = self.floor.closed(lane).then(|| self.view.walk_away(lane)).flatten();
+            return line.map_or(Ok(()), |line| self.tell(&line));
+        } else if edge.is_uninvited() {
+            // Who comes too late for an opening has not passed it.
+            if let Some(scan) = self.floor.intruded(lane).and_then(|scan| self.scans.get_mut(scan)) {
+                scan.is_passed = false;
+                self.uninvited += 1;
+            }
+        } else if let Some(reason) = edge.refusal() {
+            let scan = self.floor.refused(lane, now);
+            self.answered(scan, Answer::Refused(reason.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, scan: Option<usize>, answer: Answer) {
+        let at = self.began.elapsed();
+        if let Some(scan) = scan.and_then(|scan| self.scans.get_mut(scan)) {
+            (scan.answer, scan.answered_at) = (answer, at);
+        }
+    }
+
+    /// Somebody looks over the passenger's shoulder.
+    fn record(&mut self, lane: usize) {
+        let code = self.shown.get(lane).cloned().unwrap_or_default();
+        self.recordings.push((lane, code));
+        let surplus = self.recordings.len().saturating_sub(RECORDINGS_MAX);
+        self.recordings.drain(..surplus);
     }
 
     fn look(&mut self, scene: &mut Scene) -> Result<(), DemoError> {
@@ -300,8 +411,8 @@ impl Play {
 
     fn tell_alarms(&mut self, alarms: &[String]) -> Result<(), DemoError> {
         match (self.alarms.is_empty(), alarms.first()) {
-            (true, Some(alarm)) => self.tell(&format!("       ALARM: {alarm}"))?,
-            (false, None) => self.tell("       the alarm is over")?,
+            (true, Some(alarm)) => self.tell(&format!("         ALARM: {alarm}"))?,
+            (false, None) => self.tell("         the alarm is over")?,
             _ => {}
         }
         self.alarms = alarms.to_vec();

@@ -1,9 +1,10 @@
-//! The demo's stage: a folder with real settings, readers, the sandbox on a free port of 127.0.0.1, and the daemon on a thread.
+//! The demo's stage: a folder with real settings, readers, passage sensors, the sandbox on a free port of 127.0.0.1, and the daemon
+//! on a thread.
 //!
 //! Threads: the daemon's own, and `network`, which serves the sandbox and waits for signals. The rest of the demo is one thread.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     os::unix::fs::OpenOptionsExt,
@@ -21,10 +22,11 @@ use tokio::{
 };
 
 use super::{
-    DemoError, Evidence, Interrupts, Patience, Scan,
+    DemoError, Direction, Evidence, Interrupts, Seen,
     callback::{MERCHANT, RULES, WayBack},
     issuer::Issuer,
     readers::Reader,
+    stations::{self, LANES, MAX_FEN, SAME_STATION_FEN, Stand},
     system,
     trace::TraceReader,
 };
@@ -33,13 +35,15 @@ use crate::{
     control::{Answer, Client, Question},
     daemon::{self, DaemonError, Stop, Surroundings},
     journal::DroppedRecords,
-    ledger::{self, NetworkLedger, PageRequest, QueueRow},
+    ledger::{self, JourneyRow, JourneysRequest, NetworkLedger, PageRequest, QueueRow},
     monitor::{ScannerState, Status},
     sandbox::{Options, Sandbox},
 };
 
-/// The lanes' names.
-pub(super) const LANES: [&str; 2] = ["left", "right"];
+/// How long the gate refuses the same passenger again.
+pub(super) const PASSENGER_INTERVAL: Duration = Duration::from_millis(1200);
+/// How long it waits for a passage.
+pub(super) const PASSAGE_TIMEOUT: Duration = Duration::from_millis(2600);
 /// How long the gate may take until its lanes are ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const POLL_EVERY: Duration = Duration::from_millis(10);
@@ -51,6 +55,8 @@ pub(super) struct Scene {
     folder: TempDir,
     settings: Settings,
     readers: Vec<Reader>,
+    /// The inputs of each lane's turnstile.
+    sensors: Vec<File>,
     sandbox: Sandbox,
     daemon: Option<JoinHandle<Result<(), DaemonError>>>,
     client: Option<Client>,
@@ -77,6 +83,7 @@ impl Scene {
             folder,
             settings,
             readers,
+            sensors: Vec::new(),
             sandbox,
             daemon: Some(daemon),
             client: None,
@@ -85,11 +92,8 @@ impl Scene {
             network: Some(network),
         };
         scene.wait_ready()?;
+        scene.sensors = LANES.iter().map(|lane| scene.sensor(lane.name)).collect::<Result<_, _>>()?;
         Ok(scene)
-    }
-
-    pub(super) fn lanes(&self) -> impl Iterator<Item = &str> {
-        self.settings.lanes.iter().map(|lane| lane.name.as_str())
     }
 
     pub(super) fn sandbox(&self) -> &Sandbox {
@@ -98,6 +102,17 @@ impl Scene {
 
     pub(super) fn show(&mut self, lane: usize, bytes: &[u8]) -> Result<(), DemoError> {
         self.readers.get_mut(lane).map_or(Ok(()), |reader| reader.send(bytes)).map_err(system("write to a reader"))
+    }
+
+    /// Somebody goes through.
+    pub(super) fn pass(&mut self, lane: usize) -> Result<(), DemoError> {
+        let Some(sensor) = self.sensors.get_mut(lane) else { return Ok(()) };
+        let lines = "{\"line\":\"passage\",\"level\":1}\n{\"line\":\"passage\",\"level\":0}\n";
+        sensor.write_all(lines.as_bytes()).map_err(system("write to a passage sensor"))
+    }
+
+    fn sensor(&self, lane: &str) -> Result<File, DemoError> {
+        OpenOptions::new().write(true).open(self.path(&inputs(lane))).map_err(system("open a passage sensor"))
     }
 
     pub(super) fn trace(&self) -> Result<TraceReader, DemoError> {
@@ -115,14 +130,53 @@ impl Scene {
             self.join_daemon()?;
             return Err(DemoError::Ended);
         }
+        match self.ask(&Question::Status)? {
+            Answer::Status(status) => Ok(*status),
+            _ => Err(DemoError::Ended),
+        }
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Answer, DemoError> {
         let client = match &mut self.client {
             Some(client) => client,
             None => self.client.insert(Client::connect(&self.folder.path().join(SOCKET))?),
         };
-        match client.ask(&Question::Status)? {
-            Answer::Status(status) => Ok(*status),
-            _ => Err(DemoError::Ended),
+        Ok(client.ask(question)?)
+    }
+
+    /// What can be known while the daemon runs: its own answers, as `queue list` and `journeys list` have them.
+    pub(super) fn evidence_so_far(&mut self, seen: Seen) -> Result<Evidence, DemoError> {
+        let queue = self.status()?.queue;
+        let tally = [queue.held, queue.pending, queue.accepted, queue.paid, queue.unpaid, queue.parked, queue.void];
+        let rows = self.every_page(
+            |after_id| Question::QueuePage { state: None, after_id, limit: PAGE_ROWS },
+            |answer| match answer {
+                Answer::QueuePage { rows, next_after_id } => Some((rows, next_after_id)),
+                _ => None,
+            },
+        )?;
+        let journeys = self.every_page(
+            |after_id| Question::JourneysPage { open_only: false, after_id },
+            |answer| match answer {
+                Answer::JourneysPage { rows, next_after_id } => Some((rows, next_after_id)),
+                _ => None,
+            },
+        )?;
+        self.evidence_with(seen, Listing { rows, journeys, tally })
+    }
+
+    fn every_page<T>(
+        &mut self,
+        question: impl Fn(i64) -> Question,
+        page: impl Fn(Answer) -> Option<(Vec<T>, Option<i64>)>,
+    ) -> Result<Vec<T>, DemoError> {
+        let (mut all, mut next) = (Vec::new(), Some(0));
+        while let Some(after_id) = next {
+            let (rows, next_after_id) = page(self.ask(&question(after_id))?).ok_or(DemoError::Ended)?;
+            all.extend(rows);
+            next = next_after_id;
         }
+        Ok(all)
     }
 
     /// As SIGTERM stops `faregate run`; waits for its end.
@@ -132,11 +186,16 @@ impl Scene {
     }
 
     /// What can be known when the daemon has ended.
-    pub(super) fn evidence(&self, scans: Vec<Scan>, patience: Patience) -> Result<Evidence, DemoError> {
+    pub(super) fn evidence(&self, seen: Seen) -> Result<Evidence, DemoError> {
+        let listing = self.read_ledger()?;
+        self.evidence_with(seen, listing)
+    }
+
+    fn evidence_with(&self, seen: Seen, listing: Listing) -> Result<Evidence, DemoError> {
         let trace = self.trace()?.more().map_err(system("read the trace"))?;
         let charges = self.sandbox.wechat().charges().to_vec();
-        let (rows, tally) = self.read_ledger()?;
-        Ok(Evidence { scans, trace, rows, tally, charges, patience })
+        let (Seen { scans, uninvited, patience }, Listing { rows, journeys, tally }) = (seen, listing);
+        Ok(Evidence { scans, uninvited, trace, rows, journeys, tally, charges, patience })
     }
 
     fn wait_ready(&mut self) -> Result<(), DemoError> {
@@ -163,11 +222,11 @@ impl Scene {
         }
     }
 
-    fn read_ledger(&self) -> Result<(Vec<QueueRow>, [u64; 7]), DemoError> {
+    fn read_ledger(&self) -> Result<Listing, DemoError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(system("start a runtime"))?;
         let options = daemon::ledger_options(&self.settings, None, Box::new(|_| ()));
         let (running, gate, network) = ledger::start_existing(options)?;
-        let read = runtime.block_on(async { Ok((every_row(&network).await?, network.totals().await?.deductions)) });
+        let read = runtime.block_on(listing(&network));
         drop((gate, network));
         // It only read; what a stop could leave unwritten is none of its.
         let _ = running.join();
@@ -185,14 +244,27 @@ impl Drop for Scene {
     }
 }
 
-async fn every_row(ledger: &NetworkLedger) -> Result<Vec<QueueRow>, DemoError> {
+/// What the ledger holds.
+struct Listing {
+    rows: Vec<QueueRow>,
+    journeys: Vec<JourneyRow>,
+    tally: [u64; 7],
+}
+
+async fn listing(ledger: &NetworkLedger) -> Result<Listing, DemoError> {
     let (mut rows, mut next) = (Vec::new(), Some(0));
     while let Some(after_id) = next {
         let page = ledger.page(PageRequest { state: None, after_id, limit: PAGE_ROWS }).await?;
         rows.extend(page.rows);
         next = page.next_after_id;
     }
-    Ok(rows)
+    let (mut journeys, mut next) = (Vec::new(), Some(0));
+    while let Some(after_id) = next {
+        let page = ledger.journeys(JourneysRequest { open_only: false, after_id, limit: PAGE_ROWS }).await?;
+        journeys.extend(page.rows);
+        next = page.next_after_id;
+    }
+    Ok(Listing { rows, journeys, tally: ledger.totals().await?.deductions })
 }
 
 // ---- the other side ------------------------------------------------------------------------------------------------------------
@@ -233,6 +305,12 @@ const SOCKET: &str = "control.sock";
 const SETTINGS: &str = "faregate.toml";
 const SECRET: &str = "appsecret";
 const ROOTS: &str = "roots.toml";
+const FARES: &str = "fares.csv";
+
+/// The FIFO of a lane's inputs.
+pub(super) fn inputs(lane: &str) -> String {
+    format!("inputs-{lane}")
+}
 
 fn start_daemon(
     settings: &Settings,
@@ -250,6 +328,7 @@ fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr, way_bac
     let text = settings_text(folder, readers, wechat) + &way_back.settings(folder);
     let written = fs::write(&file, text).and_then(|()| {
         fs::write(folder.join(ROOTS), Issuer::roots())?;
+        fs::write(folder.join(FARES), stations::table())?;
         way_back.write_keys(folder)?;
         let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(SECRET))?;
         writeln!(secret, "{}", Options::default().secret)
@@ -269,13 +348,14 @@ fn write_settings(folder: &Path, readers: &[Reader], wechat: SocketAddr, way_bac
 fn settings_text(folder: &Path, readers: &[Reader], wechat: SocketAddr) -> String {
     let Options { appid, deduct_path, .. } = Options::default();
     let (secret, codes) = (folder.join(SECRET), Issuer::settings(ROOTS));
-    let lanes: String = LANES.iter().zip(readers).map(|(name, reader)| lane_text(name, reader)).collect();
+    let lanes: String = LANES.iter().zip(readers).map(|(stand, reader)| lane_text(stand, reader)).collect();
+    let interval_ms = PASSENGER_INTERVAL.as_millis();
     format!(
         r#"[gate]
 id = "DEMO"
-station = "S1"
+station = "Port"
 open_within = "20s"
-passenger_interval = "30s"
+passenger_interval = "{interval_ms}ms"
 {lanes}
 [ride_code]
 {codes}
@@ -283,7 +363,11 @@ passenger_interval = "30s"
 scene = "METRO"
 body = "地铁代扣"
 line_name = "2号线"
-flat_fen = 200
+flat_fen = {MAX_FEN}
+max_fen = {MAX_FEN}
+table = "{FARES}"
+unfinished_entry = "charge-max"
+same_station = {{ within = "15m", fen = {SAME_STATION_FEN} }}
 
 [ledger]
 path = "{LEDGER}"
@@ -305,12 +389,18 @@ alarm_after = 3
     )
 }
 
-fn lane_text(name: &str, reader: &Reader) -> String {
+fn lane_text(stand: &Stand, reader: &Reader) -> String {
+    let Stand { name, station, direction } = stand;
+    let mode = match direction {
+        Direction::In => "entry",
+        Direction::Out => "exit",
+    };
     format!(
         r#"
 [[lane]]
 name = "{name}"
-mode = "single"
+mode = "{mode}"
+station = "{station}"
 [lane.scanner]
 device = "{}"
 framing = "ride-code"
@@ -318,12 +408,16 @@ encoding = "raw"
 [lane.turnstile]
 driver = "simulated"
 trace = "{TRACE}"
+inputs = "{}"
+passage = 1
+passage_timeout = "{}ms"
 # A button that nobody presses.
-inputs = "inputs-{name}"
-exit_button = 1
+exit_button = 2
 pulse = "350ms"
 pulse_gap = "50ms"
 "#,
-        reader.device().display()
+        reader.device().display(),
+        inputs(name),
+        PASSAGE_TIMEOUT.as_millis()
     )
 }

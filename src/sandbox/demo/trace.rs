@@ -34,6 +34,12 @@ impl Edge {
         self.line == "open" && self.level == 0
     }
 
+    /// Somebody goes through without an opening of their own.
+    #[must_use]
+    pub fn is_uninvited(&self) -> bool {
+        matches!(self.refusal(), Some("tailgate" | "intrusion"))
+    }
+
     /// Why somebody was refused, if this says so.
     #[must_use]
     pub fn refusal(&self) -> Option<&str> {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::trace::Edge;
+use super::{Direction, stations::Stand, trace::Edge};
 use crate::monitor::Status;
 
 /// Depths of the queue that are kept.
@@ -17,6 +17,7 @@ pub(super) const STORY_MAX: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct LaneView {
     pub(super) name: String,
+    pub(super) direction: Direction,
     pub(super) is_open: bool,
     /// Who came last.
     pub(super) who: String,
@@ -29,6 +30,8 @@ pub(super) struct LaneView {
 pub(super) enum Verdict {
     Waiting,
     Welcome,
+    Passed,
+    NotPassed,
     Refused(String),
 }
 
@@ -65,6 +68,10 @@ pub(super) struct View {
     pub(super) scans: u64,
     pub(super) opened: u64,
     pub(super) refused: BTreeMap<String, u64>,
+    /// Who went through openings of their own: in, and out.
+    pub(super) passed: (u64, u64),
+    pub(super) unpassed: u64,
+    pub(super) uninvited: u64,
     pub(super) charged: Charged,
     pub(super) status: Option<Status>,
     /// The queue's depth, a sample per look, the latest last.
@@ -75,9 +82,10 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new<'a>(seed: u64, lanes: impl Iterator<Item = &'a str>) -> Self {
-        let lane = |name: &str| LaneView {
-            name: name.to_owned(),
+    pub(super) fn new(seed: u64, lanes: &[Stand]) -> Self {
+        let lane = |stand: &Stand| LaneView {
+            name: stand.name.to_owned(),
+            direction: stand.direction,
             is_open: false,
             who: "nobody yet".to_owned(),
             verdict: Verdict::Waiting,
@@ -85,11 +93,14 @@ impl View {
         Self {
             elapsed: Duration::ZERO,
             seed,
-            lanes: lanes.map(lane).collect(),
+            lanes: lanes.iter().map(lane).collect(),
             network: Network::Up,
             scans: 0,
             opened: 0,
             refused: BTreeMap::new(),
+            passed: (0, 0),
+            unpassed: 0,
+            uninvited: 0,
             charged: Charged::default(),
             status: None,
             history: VecDeque::new(),
@@ -103,26 +114,43 @@ impl View {
         self.status.as_ref().map_or(0, |status| status.queue.pending)
     }
 
-    /// Answers that the lanes have shown.
-    pub(super) fn answered(&self) -> u64 {
-        self.opened + self.refused.values().sum::<u64>()
-    }
-
     /// Takes note of a change of a line; what it means for people, if anything.
     pub(super) fn see(&mut self, edge: &Edge) -> Option<String> {
         let lane = self.lanes.iter_mut().find(|lane| lane.name == edge.lane)?;
         if edge.is_opening() {
             (lane.is_open, lane.verdict) = (true, Verdict::Welcome);
             self.opened += 1;
-            return Some(format!("{:<6} OPEN for {}", lane.name, lane.who));
+            return Some(format!("{:<8} OPEN for {}", lane.name, lane.who));
         }
         if edge.is_closing() {
             lane.is_open = false;
         }
         let reason = edge.refusal()?;
+        if edge.is_uninvited() {
+            self.uninvited += 1;
+            return Some(format!("{:<8} {}: somebody went through uninvited", lane.name, reason.to_uppercase()));
+        }
         lane.verdict = Verdict::Refused(reason.to_owned());
         *self.refused.entry(reason.to_owned()).or_default() += 1;
-        Some(format!("{:<6} REFUSED: {reason}", lane.name))
+        Some(format!("{:<8} REFUSED: {reason}", lane.name))
+    }
+
+    /// Somebody went through an opening of that lane.
+    pub(super) fn pass(&mut self, lane: usize) {
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        lane.verdict = Verdict::Passed;
+        match lane.direction {
+            Direction::In => self.passed.0 += 1,
+            Direction::Out => self.passed.1 += 1,
+        }
+    }
+
+    /// Nobody does; what that means for people.
+    pub(super) fn walk_away(&mut self, lane: usize) -> Option<String> {
+        let lane = self.lanes.get_mut(lane)?;
+        lane.verdict = Verdict::NotPassed;
+        self.unpassed += 1;
+        Some(format!("{:<8} nobody goes through: nothing is charged", lane.name))
     }
 
     /// The daemon's answer, at every look.
