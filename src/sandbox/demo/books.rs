@@ -666,6 +666,9 @@ pub(super) mod tests {
     fn a_second_code_is_not_too_soon_when_the_machine_was_too_slow_to_show_it_soon() {
         let slow = |answered_at: Duration| {
             differences(|evidence| {
+                // Where somebody was late, nothing is sure.
+                (evidence.scans.pop(), evidence.trace.pop(), evidence.rows.pop());
+                evidence.tally[6] = 0;
                 let refreshed = scan("Port-in", 2, "r", Kind::Refreshed, Answer::Opened);
                 let shown_at = Duration::from_millis(1);
                 evidence.scans.insert(3, Scan { is_passed: false, shown_at, answered_at, ..refreshed });
