@@ -129,7 +129,7 @@ impl Evidence {
         differences.extend(self.differing_refusals(&books));
         differences.extend(self.differing_intruders(&books));
         if self.patience == Patience::ToTheEnd {
-            differences.extend(self.differing_journeys(&books, &accounts));
+            differences.extend(books.differing_journeys(&accounts));
             differences.extend(self.differing_records(&accounts));
         }
         books.differences = differences;
@@ -211,21 +211,11 @@ impl Evidence {
             .collect()
     }
 
-    /// Every passenger who has gone in is somewhere. What was late may be listed as taken back, or not at all.
-    fn differing_journeys(&self, books: &Books, accounts: &Accounts) -> Vec<String> {
-        let late = books.refused.get(Refusal::Late.as_str()).copied().unwrap_or(0);
-        let of_state = |(state, found): (&str, u64)| {
-            let expected = accounts.journeys.get(state).copied().unwrap_or(0);
-            let spare = if state == "taken-back" { late } else { 0 };
-            let is_so = (expected..=expected + spare).contains(&found);
-            (!is_so).then(|| format!("{expected} journeys must be {state} by what was seen, and the ledger lists {found}"))
-        };
-        JOURNEY_STATES.into_iter().zip(books.journeys).filter_map(of_state).collect()
-    }
-
     /// Every deduction that is not to be charged has a reason that was seen.
     fn differing_records(&self, accounts: &Accounts) -> Vec<String> {
-        let with_reason = |reason: &str| count(self.rows.iter().filter(|row| row.reason.as_deref() == Some(reason)));
+        // What an entry left unfinished goes with that entry, when nobody passes it.
+        let exits = || self.rows.iter().filter(|row| row.kind != "unfinished-entry");
+        let with_reason = |reason: &str| count(exits().filter(|row| row.reason.as_deref() == Some(reason)));
         let again = count(self.scans.iter().filter(|scan| scan.kind == Kind::Again && scan.answer == Answer::Opened));
         let (free, unmatched, unpassed) = (accounts.free, accounts.unmatched, accounts.unpassed_exits);
         // The first of two taps before one passage may have been given up just before the second.
@@ -416,6 +406,18 @@ impl Books {
         differences
     }
 
+    /// Every passenger who has gone in is somewhere. What was late may be listed as taken back, or not at all.
+    fn differing_journeys(&self, accounts: &Accounts) -> Vec<String> {
+        let late = self.refused.get(Refusal::Late.as_str()).copied().unwrap_or(0);
+        let of_state = |(state, found): (&str, u64)| {
+            let expected = accounts.journeys.get(state).copied().unwrap_or(0);
+            let spare = if state == "taken-back" { late } else { 0 };
+            let is_so = (expected..=expected + spare).contains(&found);
+            (!is_so).then(|| format!("{expected} journeys must be {state} by what was seen, and the ledger lists {found}"))
+        };
+        JOURNEY_STATES.into_iter().zip(self.journeys).filter_map(of_state).collect()
+    }
+
     fn fate_of_bad(&self) -> &'static str {
         if self.differences.is_empty() { "every one refused, by the reason that is its own" } else { "see the differences" }
     }
@@ -545,8 +547,8 @@ pub(super) mod tests {
         Scan { is_passed, ..scan(lane, passenger, code, Kind::Fresh, Answer::Opened) }
     }
 
-    fn edge(lane: &str, line: &str, reason: Option<&str>) -> Edge {
-        Edge { lane: lane.to_owned(), line: line.to_owned(), level: 1, reason: reason.map(str::to_owned) }
+    fn edge(lane: &str, output: &str, reason: Option<&str>) -> Edge {
+        Edge { lane: lane.to_owned(), line: output.to_owned(), level: 1, reason: reason.map(str::to_owned) }
     }
 
     fn row(order: &str, fen: i64, state: &str, reason: Option<&str>) -> QueueRow {
@@ -667,7 +669,9 @@ pub(super) mod tests {
         let slow = |answered_at: Duration| {
             differences(|evidence| {
                 // Where somebody was late, nothing is sure.
-                (evidence.scans.pop(), evidence.trace.pop(), evidence.rows.pop());
+                evidence.scans.pop();
+                evidence.trace.pop();
+                evidence.rows.pop();
                 evidence.tally[6] = 0;
                 let refreshed = scan("Port-in", 2, "r", Kind::Refreshed, Answer::Opened);
                 let shown_at = Duration::from_millis(1);

@@ -264,3 +264,89 @@ impl Booth {
         self.gone
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{
+        demo::{Kind, issuer::Issuer},
+        random::Random,
+    };
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// Passengers who tap at lane 0 and then do this.
+    fn floor(now: Instant, all: &[&[Then]]) -> Floor {
+        let (mut floor, mut issuer, mut random) = (Floor::new(2, TIMEOUT), Issuer::new(), Random::new(1));
+        for thens in all {
+            let step = |then: &Then| Step {
+                after: Duration::from_secs(1),
+                lane: 0,
+                kind: Kind::Fresh,
+                told: "",
+                is_read_twice: false,
+                then: *then,
+            };
+            let steps = thens.iter().map(step).collect();
+            floor.arrive(Visit { after: Duration::ZERO, passenger: issuer.passenger(&mut random), steps }, now);
+        }
+        floor
+    }
+
+    /// The next one shows a code, and the gate opens and shuts.
+    fn tap(floor: &mut Floor, scan: usize, now: Instant) -> bool {
+        let turn = floor.turn(now).expect("somebody's turn");
+        assert!(floor.turn(now).is_none(), "one at a time");
+        floor.shown(&turn, scan, now);
+        assert_eq!(floor.opened(0, now), Some(scan));
+        floor.closed(0)
+    }
+
+    #[test]
+    fn nobody_taps_while_an_opening_before_may_still_be_waited_for() {
+        let now = Instant::now();
+        let mut floor = floor(now, &[&[Then::Leave], &[Then::Pass]]);
+        assert!(tap(&mut floor, 0, now), "walked away");
+        assert!(floor.turn(now + TIMEOUT).is_none());
+        let later = now + TIMEOUT + MARGIN;
+        assert!(!tap(&mut floor, 1, later));
+        let walk = Walk { lane: 0, walker: Walker::Passenger, scan: Some(1) };
+        assert_eq!((floor.walks(later), floor.walks(later + PASS_AFTER)), (vec![], vec![walk]));
+        assert!(floor.is_empty());
+    }
+
+    #[test]
+    fn who_taps_again_before_passing_passes_the_first_opening_and_the_second_is_waited_for() {
+        let now = Instant::now();
+        let mut floor = floor(now, &[&[Then::Stay, Then::Pass], &[Then::Pass]]);
+        tap(&mut floor, 0, now);
+        let again = now + Duration::from_secs(1);
+        assert!(floor.turn(now).is_none(), "the lane is held");
+        tap(&mut floor, 1, again);
+        assert_eq!(floor.walks(again + PASS_AFTER)[0].scan, Some(0));
+        assert!(floor.turn(again + TIMEOUT).is_none() && floor.turn(again + TIMEOUT + MARGIN).is_some());
+    }
+
+    #[test]
+    fn who_comes_too_late_for_an_opening_is_told_from_who_follows() {
+        let now = Instant::now();
+        let mut floor = floor(now, &[&[Then::PassFollowed]]);
+        tap(&mut floor, 0, now);
+        floor.walks(now + PASS_AFTER);
+        let follower = Walk { lane: 0, walker: Walker::Follower, scan: None };
+        assert_eq!(floor.walks(now + PASS_AFTER + AT_HEELS), [follower]);
+        assert_eq!((floor.intruded(0), floor.intruded(0), floor.intruded(0)), (None, Some(0), None));
+    }
+
+    #[test]
+    fn whoever_is_not_before_a_gate_goes_home_at_the_end() {
+        let now = Instant::now();
+        let mut floor = floor(now, &[&[Then::Stay, Then::Pass], &[Then::Pass]]);
+        tap(&mut floor, 0, now);
+        floor.send_away();
+        let again = now + Duration::from_secs(1);
+        tap(&mut floor, 1, again);
+        assert_eq!(floor.walks(again + PASS_AFTER).len(), 1);
+        assert!(floor.is_empty());
+    }
+}

@@ -49,7 +49,9 @@ impl Accounts {
             by_passenger.entry(scan.passenger).or_default().push(scan);
         }
         let mut accounts = Self::default();
-        by_passenger.values().for_each(|taps| accounts.add(taps));
+        for taps in by_passenger.values() {
+            accounts.add(taps);
+        }
         accounts
     }
 
@@ -111,7 +113,11 @@ mod tests {
     use super::*;
     use crate::sandbox::demo::books::tests::tap;
 
-    fn reckoned(taps: &[(&str, &str, bool)]) -> (Vec<(i64, Option<&'static str>)>, [u64; 3], String) {
+    /// Fen and start of each debt.
+    type Debts = Vec<(i64, Option<&'static str>)>;
+
+    /// The debts; free, unmatched and unpassed exits; the journeys.
+    fn reckoned(taps: &[(&str, &str, bool)]) -> (Debts, [u64; 3], String) {
         let scans: Vec<_> = taps.iter().map(|(lane, code, is_passed)| tap(1, lane, code, *is_passed)).collect();
         let accounts = Accounts::of(&scans);
         let start = |debt: &Debt| debt.start.as_deref().map(|start| if start == "a" { "a" } else { "b" });

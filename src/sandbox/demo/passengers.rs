@@ -102,7 +102,7 @@ pub(super) enum Then {
 }
 
 /// One code before a reader, to come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
     /// After the step before.
     pub(super) after: Duration,
@@ -175,7 +175,7 @@ impl Crowd {
         let tap_out = self.ride(tap(way_out, "taps out"));
         match self.visits % CYCLE {
             3 => {
-                let hesitates = Step { told: "taps out, and does not pass", then: Then::Leave, ..tap_out.clone() };
+                let hesitates = Step { told: "taps out, and does not pass", then: Then::Leave, ..tap_out };
                 vec![tap_in, hesitates, Step { told: "taps out again", ..tap_out }]
             }
             4 => vec![Step { told: "taps out, and has not tapped in", ..tap_out }],
@@ -192,7 +192,7 @@ impl Crowd {
                 vec![tap(way_in, "taps in"), self.ride(tap(way_out, "turns back, and taps out at once"))]
             }
             9 => {
-                let again = Step { after: BETWEEN_TAPS, kind: Kind::Again, told: Kind::Again.told(), ..tap_out.clone() };
+                let again = Step { after: BETWEEN_TAPS, kind: Kind::Again, told: Kind::Again.told(), ..tap_out };
                 vec![tap_in, Step { then: Then::Stay, ..tap_out }, again]
             }
             10 => vec![tap_in, Step { then: Then::PassFollowed, ..tap_out }],
@@ -213,8 +213,7 @@ impl Crowd {
             3 => Kind::Screenshot,
             4 => Kind::Expired,
             5 => {
-                let refreshed =
-                    Step { after: Duration::ZERO, kind: Kind::Refreshed, told: Kind::Refreshed.told(), ..first.clone() };
+                let refreshed = Step { after: Duration::ZERO, kind: Kind::Refreshed, told: Kind::Refreshed.told(), ..*first };
                 first.then = Then::Stay;
                 return steps.insert(1, refreshed);
             }

@@ -241,10 +241,10 @@ pub(super) mod tests {
     fn every_reason_of_refusal_is_whole_on_a_terminal_of_80_columns() {
         let mut view = view();
         view.refused = crate::ride_code::Refusal::ALL.iter().map(|refusal| (refusal.as_str().to_owned(), 1000)).collect();
-        let lanes = view.lanes.iter_mut();
-        lanes.for_each(|lane| {
-            (lane.who, lane.verdict) = ("passenger ..0042".to_owned(), Verdict::Refused("certificate-signature".to_owned()))
-        });
+        let verdict = Verdict::Refused("certificate-signature".to_owned());
+        for lane in &mut view.lanes {
+            (lane.who, lane.verdict) = ("passenger ..0042".to_owned(), verdict.clone());
+        }
         view.charged = Charged { count: 9999, fen: 99_999_999, requests: 9999, lost: 999, repeated: 999, paid: 9999 };
         let shown = text(&draw(&view, 30));
         assert!(shown.lines().all(|line| line.chars().count() < 80), "{shown}");

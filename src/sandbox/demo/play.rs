@@ -357,8 +357,8 @@ impl Play {
             self.answered(scan, Answer::Opened);
             self.record(lane);
         } else if edge.is_closing() {
-            let line = self.floor.closed(lane).then(|| self.view.walk_away(lane)).flatten();
-            return line.map_or(Ok(()), |line| self.tell(&line));
+            let told = self.floor.closed(lane).then(|| self.view.walk_away(lane)).flatten();
+            return told.map_or(Ok(()), |told| self.tell(&told));
         } else if edge.is_uninvited() {
             // Who comes too late for an opening has not passed it.
             if let Some(scan) = self.floor.intruded(lane).and_then(|scan| self.scans.get_mut(scan)) {

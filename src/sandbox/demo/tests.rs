@@ -242,8 +242,9 @@ fn the_picture_in_docs_is_made_from_a_run() {
     let mut scene = Scene::set_up(plan.seed, None).unwrap();
     Play::set_faults(&scene, Vec::new());
     let mut stage = Play::new(&plan, Screen::Dark);
-    let end = Instant::now() + Duration::from_secs(14);
-    stage.perform_until(&mut scene, &|_| Instant::now() >= end).unwrap();
+    let end = Instant::now() + Duration::from_secs(13);
+    let is_open = |stage: &Play| stage.view().lanes.iter().any(|lane| lane.is_open);
+    stage.perform_until(&mut scene, &|stage| Instant::now() >= end && is_open(stage)).unwrap();
     let lines = picture::draw(stage.view(), 26);
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
     fs::write(folder.join("demo.svg"), picture::tests::svg(&lines)).unwrap();
