@@ -296,8 +296,8 @@ mod tests {
     /// The next one shows a code, and the gate opens and shuts.
     fn tap(floor: &mut Floor, scan: usize, now: Instant) -> bool {
         let turn = floor.turn(now).expect("somebody's turn");
-        assert!(floor.turn(now).is_none(), "one at a time");
         floor.shown(&turn, scan, now);
+        assert!(floor.turn(now).is_none(), "one at a time");
         assert_eq!(floor.opened(0, now), Some(scan));
         floor.closed(0)
     }

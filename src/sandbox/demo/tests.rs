@@ -148,7 +148,7 @@ fn a_journey_that_is_charged_twice_is_caught() {
 /// Two rides whose requests wait in the ledger, with the first of them spoilt there before it is sent.
 fn played_with_a_wrong_request(spoil: impl Fn(&Played, &str) -> String) -> Played {
     let mut scene = Scene::set_up(7, None).unwrap();
-    Play::set_faults(&scene, vec![Rule { on: On::All, ..Rule::always(Fault::Refuse) }]);
+    Play::set_faults(&scene, vec![Rule { on: On::Deduct, ..Rule::always(Fault::Refuse) }]);
     let mut stage = Play::new(&short(), Screen::Dark);
     stage.perform_until(&mut scene, &Play::is_over).unwrap();
     let played = Played { scene, seen: Some(stage.seen()) };
@@ -162,6 +162,10 @@ fn played_with_a_wrong_request(spoil: impl Fn(&Played, &str) -> String) -> Playe
     ledger.busy_timeout(Duration::from_secs(20)).unwrap();
     ledger.execute_batch("DROP TRIGGER body_fixed").unwrap();
     ledger.execute("UPDATE deduction SET body = ? WHERE id = 1", [wrong.as_bytes()]).unwrap();
+    // What was read from the ledger before is sent by then, and in vain.
+    let requests = || played.scene.sandbox().wechat().counts().deduct_requests;
+    let before = requests();
+    wait_until("what is sent is read anew", || requests() >= before + 4);
     Play::set_faults(&played.scene, Vec::new());
     wait_until("both are charged", || played.charges().len() == 2);
     played
