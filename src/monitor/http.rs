@@ -10,12 +10,12 @@
 //! burst of honest clients into errors. A room whose clients try again by themselves may have them [turned away](TurnAway) instead,
 //! and hears of everybody whose request its router never sees.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     RequestExt, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Request, rejection::BytesRejection},
+    body::{Body, HttpBody},
+    extract::{DefaultBodyLimit, Request},
     http::{StatusCode, header::CONNECTION},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
@@ -140,7 +140,16 @@ pub async fn serve_or_turn_away(
 /// overtake the answer.
 fn closed_door(turn_away: &TurnAway) -> Router {
     let turn_away = turn_away.clone();
-    Router::new().fallback(move |_: Result<Bytes, BytesRejection>| async move { turn_away(Turned::TooMany) })
+    Router::new().fallback(move |request: Request| async move {
+        throw_away(request.into_body()).await;
+        turn_away(Turned::TooMany)
+    })
+}
+
+/// Takes a body to its end, or to its limit, and keeps none of it: so many who are turned away cost no memory.
+async fn throw_away(body: Body) {
+    let mut body = pin!(body);
+    while let Some(Ok(_)) = poll_fn(|context| body.as_mut().poll_frame(context)).await {}
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -418,6 +418,29 @@ fn allow_open_files(count: u64) {
     }
 }
 
+#[test]
+fn callers_without_a_place_cost_no_memory_however_much_they_send() {
+    const CROWD: usize = 60;
+    let site = Site::new();
+    let _inside: Vec<_> = (0..64).filter_map(|_| hanging(&site.caller)).collect();
+    let peak_kib = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", site.gate.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    site.gate.wait("every place is taken", || site.caller.post(PAYMENT, &json!({})) == refusal() && site.refused_for("too-many") > 0);
+    let before = peak_kib();
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| site.caller.connect()).collect();
+    let part = request("POST", PAYMENT, &vec![b'x'; 1024 * 1024]);
+    for line in &mut crowd {
+        // One that has been refused meanwhile takes no more.
+        let _ = line.write_all(&part[..part.len() - 1]);
+    }
+    crowd.iter_mut().for_each(|line| drop(answer(line)));
+    let grown = peak_kib() - before;
+    assert!(grown < 24 * 1024, "{grown} KiB for {CROWD} callers without a place");
+}
+
 /// A connection that says half of a request, and no more.
 fn hanging(caller: &Caller) -> Option<TcpStream> {
     let mut line = TcpStream::connect(("127.0.0.1", caller.port)).ok()?;
