@@ -7,10 +7,13 @@ use rusqlite::{OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 use super::Store;
-use crate::ledger::{
-    OrderNumber,
-    results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled},
-    types::DeductionId,
+use crate::{
+    ledger::{
+        OrderNumber,
+        results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled},
+        types::DeductionId,
+    },
+    ride_code::CodeDigest,
 };
 
 /// Callbacks for orders that are not in the ledger, of which the newest are kept.
@@ -18,14 +21,18 @@ const UNKNOWN_MAX: i64 = 10_000;
 /// Callbacks without effect that one order's story tells; WeChat repeats itself some 15 times.
 const REPEATED_EVENTS_MAX: u32 = 20;
 
-/// Finds a deduction by its code, the one that was charged if the code was used again. A callback may overtake the answer to its
-/// deduction, so a pending row counts too: one of the last hour at least by `seen`, else one of the oldest, which are sent first.
-pub(in crate::ledger) const BY_CODE: &str = "SELECT id, order_number, state, total_fen FROM deduction WHERE id IN (
+/// Finds deductions by their code, best first. A code may be used for several rides: first the one that this very transaction paid,
+/// of which it is a repeat; then those that nothing has settled, the oldest first, since each payment settles one; then what is
+/// paid already; what is void last. A callback may overtake the answer to its deduction, so a pending row counts too: one of the
+/// last hour at least by `seen`, else one of the oldest, which are sent first.
+pub(in crate::ledger) const BY_CODE: &str =
+    "SELECT id, order_number, state, total_fen FROM deduction WHERE id IN (
          SELECT deduction FROM seen WHERE code_digest = ?1
          UNION SELECT id FROM deduction WHERE code_digest = ?1 AND state IN ('accepted', 'paid', 'unpaid', 'parked', 'void')
          UNION SELECT id FROM (SELECT id, code_digest FROM deduction
              WHERE state = 'pending' AND state IN ('held', 'pending', 'unpaid', 'parked') ORDER BY id LIMIT 500) WHERE code_digest = ?1)
-     ORDER BY state = 'void', id DESC LIMIT 1";
+     ORDER BY CASE WHEN transaction_id = ?2 OR (state = 'paid' AND transaction_id IS ?2) THEN 0
+         WHEN state NOT IN ('paid', 'void') THEN 1 WHEN state = 'paid' THEN 2 ELSE 3 END, id";
 
 /// A deduction that a callback is about.
 struct Owed {
@@ -57,7 +64,7 @@ impl Store {
         let mut settled = Settled::default();
         let mut unknown = Vec::new();
         match callback {
-            Callback::Payment(payment) => match self.owed(&payment.order)? {
+            Callback::Payment(payment) => match self.owed(&payment.order, payment.transaction_id.as_deref(), &[])? {
                 Some(owed) => self.settle_payment(&owed, payment, at_utc_ms, &mut settled)?,
                 None => unknown.push(&payment.order),
             },
@@ -73,8 +80,9 @@ impl Store {
     // ---- which order ---------------------------------------------------------------------------------------------------------
 
     /// By `attach`, then `out_trade_no`, then the code. An `attach` in the form of an order number that is not here is another
-    /// gate's: the code, which may have been tried at both, is then no proof.
-    fn owed(&self, names: &OrderNames) -> rusqlite::Result<Option<Owed>> {
+    /// gate's: the code, which may have been tried at both, is then no proof. A code never means what is `taken`: two trips of one
+    /// repayment are two.
+    fn owed(&self, names: &OrderNames, transaction_id: Option<&str>, taken: &[Owed]) -> rusqlite::Result<Option<Owed>> {
         for number in [&names.attach, &names.out_trade_no].into_iter().flatten() {
             if let Some(owed) = self.owed_under(number)? {
                 return Ok(Some(owed));
@@ -82,9 +90,22 @@ impl Store {
         }
         let is_others = names.attach.as_deref().is_some_and(|attach| OrderNumber::parse(attach).is_some());
         match names.code {
-            Some(code) if !is_others => self.connection.prepare_cached(BY_CODE)?.query_row([code.0], owed).optional(),
+            Some(code) if !is_others => self.owed_with(code, transaction_id, taken),
             _ => Ok(None),
         }
+    }
+
+    /// The best that has this code; one that is taken, if there is no other.
+    fn owed_with(&self, code: CodeDigest, transaction_id: Option<&str>, taken: &[Owed]) -> rusqlite::Result<Option<Owed>> {
+        let mut best = None;
+        for owed in self.connection.prepare_cached(BY_CODE)?.query_map(params![code.0, transaction_id], owed)? {
+            let owed = owed?;
+            if taken.iter().all(|taken| taken.id != owed.id) {
+                return Ok(Some(owed));
+            }
+            best = best.or(Some(owed));
+        }
+        Ok(best)
     }
 
     fn owed_under(&self, number: &str) -> rusqlite::Result<Option<Owed>> {
@@ -122,7 +143,7 @@ impl Store {
     ) -> rusqlite::Result<Vec<&'a OrderNames>> {
         let (mut orders, mut unknown): (Vec<Owed>, Vec<_>) = (Vec::new(), Vec::new());
         for names in &repayment.orders {
-            match self.owed(names)? {
+            match self.owed(names, repayment.transaction_id.as_deref(), &orders)? {
                 Some(owed) if orders.iter().any(|order| order.id == owed.id) => {}
                 Some(owed) => orders.push(owed),
                 None => unknown.push(names),

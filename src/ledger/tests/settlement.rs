@@ -222,6 +222,56 @@ fn of_two_rows_with_one_code_the_charged_one_is_settled_even_before_its_answer()
     assert_eq!((bench.state(&late.order).as_str(), bench.state(&charged.order).as_str()), ("void", "paid"));
 }
 
+fn by_code(code: &str) -> OrderNames {
+    OrderNames { code: Some(CodeDigest::of(code.as_bytes())), ..OrderNames::default() }
+}
+
+fn success_of(transaction: &str, order: OrderNames) -> Callback {
+    let transaction_id = Some(transaction.to_owned());
+    Callback::Payment(Payment { order, outcome: PaymentOutcome::Paid, fen: FARE, transaction_id, time_end: None })
+}
+
+impl Bench {
+    /// Two rides with one code, both accepted.
+    fn rides_with_one_code(&self) -> [Admitted; 2] {
+        let rides = [self.accepted_row("a"), self.accepted_row("b")];
+        let shell = self.shell();
+        shell.execute("UPDATE deduction SET code_digest = ?", [CodeDigest::of(b"a").0]).unwrap();
+        shell.execute_batch("DELETE FROM seen").unwrap();
+        rides
+    }
+
+    fn states(&self, rides: &[Admitted; 2]) -> [String; 2] {
+        [&rides[0], &rides[1]].map(|ride| self.state(&ride.order))
+    }
+}
+
+#[test]
+fn a_payment_that_names_only_a_code_settles_one_ride_of_it_however_often_it_is_told() {
+    let bench = Bench::new();
+    let rides = bench.rides_with_one_code();
+    for _ in 0..3 {
+        bench.settle(success_of("T1", by_code("a")));
+    }
+    assert_eq!(bench.states(&rides), ["paid", "accepted"]);
+    for transaction in ["T2", "T1", "T2"] {
+        bench.settle(success_of(transaction, by_code("a")));
+    }
+    assert_eq!(bench.states(&rides), ["paid", "paid"]);
+    let transactions = rides.map(|ride| bench.story(&ride.order).row.transaction_id);
+    assert_eq!(transactions, [Some("T1".to_owned()), Some("T2".to_owned())]);
+}
+
+#[test]
+fn a_repayment_that_names_two_trips_by_one_code_settles_both_however_often_it_is_told() {
+    let bench = Bench::new();
+    let rides = bench.rides_with_one_code();
+    let told = || repayment(vec![by_code("a"), by_code("a")], 2 * FARE);
+    assert_eq!(bench.settle(told()), changed(2));
+    assert_eq!(bench.settle(told()).unchanged, 2);
+    assert_eq!(bench.states(&rides), ["paid", "paid"]);
+}
+
 #[test]
 fn a_pending_row_is_found_by_its_code_when_its_tap_is_long_forgotten() {
     let bench = Bench::new();
@@ -237,7 +287,8 @@ fn looking_for_a_code_reads_no_table_as_a_whole() {
     let bench = Bench::new();
     let shell = bench.shell();
     let mut statement = shell.prepare(&format!("EXPLAIN QUERY PLAN {BY_CODE}")).unwrap();
-    let plan: Vec<String> = statement.query_map([[0_u8; 16]], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+    let names = rusqlite::params![[0_u8; 16], "T1"];
+    let plan: Vec<String> = statement.query_map(names, |row| row.get(3)).unwrap().map(Result::unwrap).collect();
     let plan = plan.join("\n");
     assert!(plan.contains("deduction_code") && plan.contains("seen_code") && plan.contains("deduction_open"), "{plan}");
     assert!(!plan.contains("SCAN deduction") && !plan.contains("SCAN seen"), "{plan}");
