@@ -11,15 +11,18 @@ pub struct OrderNames {
     pub attach: Option<String>,
     /// Its order number, or one of WeChat's own.
     pub out_trade_no: Option<String>,
+    /// One of WeChat's own, as a rule.
+    pub order_no: Option<String>,
     /// Names its code.
     pub code: Option<CodeDigest>,
 }
 
 impl fmt::Debug for OrderNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [attach, out_trade_no] = [&self.attach, &self.out_trade_no].map(|name| name.as_deref().unwrap_or("none"));
+        let names = [&self.attach, &self.out_trade_no, &self.order_no];
+        let [attach, out_trade_no, order_no] = names.map(|name| name.as_deref().unwrap_or("none"));
         let code = self.code.map_or_else(|| "none".to_owned(), |code| code.to_string());
-        write!(f, "attach {attach}, out_trade_no {out_trade_no}, code {code}")
+        write!(f, "attach {attach}, out_trade_no {out_trade_no}, order_no {order_no}, code {code}")
     }
 }
 

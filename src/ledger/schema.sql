@@ -174,6 +174,7 @@ CREATE TABLE unknown_callback (
     told TEXT NOT NULL,
     attach TEXT,
     out_trade_no TEXT,
+    order_no TEXT,
     code_digest BLOB,
     -- Of the whole payment, which may have been for several orders.
     fen INTEGER NOT NULL,

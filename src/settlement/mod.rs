@@ -238,8 +238,8 @@ fn repayment(result: ArrearsResult) -> Repayment {
 }
 
 fn names(names: wechat::OrderNames) -> OrderNames {
-    let wechat::OrderNames { attach, out_trade_no, code } = names;
-    OrderNames { attach, out_trade_no, code: code.map(|code| CodeDigest::of(&code)) }
+    let wechat::OrderNames { attach, out_trade_no, order_no, code } = names;
+    OrderNames { attach, out_trade_no, order_no, code: code.map(|code| CodeDigest::of(&code)) }
 }
 
 /// The whole body; what is beyond [`CALLBACK_BYTES_MAX`] is thrown away as it comes.

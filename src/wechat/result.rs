@@ -29,6 +29,8 @@ pub struct OrderNames {
     pub attach: Option<String>,
     /// `out_trade_no`, of a repayment `out_order_no`: the operator's number, or one of WeChat's side.
     pub out_trade_no: Option<String>,
+    /// `order_no`, of a repayment only: WeChat's number, as a rule.
+    pub order_no: Option<String>,
     /// `qrcode`, of a repayment `base64_qrcode`: the decoded code.
     pub code: Option<Vec<u8>>,
 }
@@ -36,7 +38,7 @@ pub struct OrderNames {
 impl fmt::Debug for OrderNames {
     /// Without the code.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OrderNames({:?}, {:?})", self.attach, self.out_trade_no)
+        write!(f, "OrderNames({:?}, {:?}, {:?})", self.attach, self.out_trade_no, self.order_no)
     }
 }
 
@@ -110,9 +112,9 @@ struct Arrears {
     #[serde(default)]
     repay_no: Value,
     #[serde(default)]
-    order_no: Vec<Value>,
+    order_no: Option<Vec<Value>>,
     #[serde(default)]
-    order: Vec<ArrearsOrder>,
+    order: Option<Vec<ArrearsOrder>>,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +125,8 @@ struct ArrearsOrder {
     base64_qrcode: Value,
     #[serde(default)]
     out_order_no: Value,
+    #[serde(default)]
+    order_no: Value,
 }
 
 impl PaymentResult {
@@ -139,7 +143,7 @@ impl PaymentResult {
         };
         let code = code(&payment.qrcode);
         Ok(Self {
-            order: OrderNames { attach: text(&payment.attach), out_trade_no: text(&payment.out_trade_no), code },
+            order: OrderNames { attach: text(&payment.attach), out_trade_no: text(&payment.out_trade_no), order_no: None, code },
             state,
             total_fen: fen(payment.total_fee)?,
             transaction_id: text(&payment.transaction_id),
@@ -170,16 +174,27 @@ impl ArrearsResult {
 }
 
 impl Arrears {
-    /// Where `order` tells nothing, the numbers in `order_no` are all there is.
+    /// Those that `order` tells, then those of which `order_no` has nothing but the number. Each told without a number has one of
+    /// these itself.
     fn orders(&self) -> Vec<OrderNames> {
-        let told = self.order.iter().map(|order| OrderNames {
-            attach: text(&order.attach),
-            out_trade_no: text(&order.out_order_no),
-            code: code(&order.base64_qrcode),
-        });
-        let numbers = self.order_no.iter().map(|number| OrderNames { out_trade_no: text(number), ..OrderNames::default() });
-        let orders: Vec<_> = if self.order.is_empty() { numbers.collect() } else { told.collect() };
+        let mut orders: Vec<_> = self.order.iter().flatten().map(ArrearsOrder::names).collect();
+        let without_number = orders.iter().filter(|order| order.order_no.is_none()).count();
+        let is_told = |number: &String| orders.iter().any(|order| order.order_no.as_ref() == Some(number));
+        let numbers = self.order_no.iter().flatten().filter_map(text).filter(|number| !is_told(number));
+        let alone: Vec<_> = numbers.skip(without_number).collect();
+        orders.extend(alone.into_iter().map(|number| OrderNames { order_no: Some(number), ..OrderNames::default() }));
         if orders.is_empty() { vec![OrderNames::default()] } else { orders }
+    }
+}
+
+impl ArrearsOrder {
+    fn names(&self) -> OrderNames {
+        OrderNames {
+            attach: text(&self.attach),
+            out_trade_no: text(&self.out_order_no),
+            order_no: text(&self.order_no),
+            code: code(&self.base64_qrcode),
+        }
     }
 }
 
@@ -224,6 +239,7 @@ mod tests {
         let order = OrderNames {
             attach: Some("A0".to_owned()),
             out_trade_no: Some("A1".to_owned()),
+            order_no: None,
             code: Some(vec![0x80, 0xff, 0xfe, 1]),
         };
         let expected = PaymentResult {
@@ -294,14 +310,20 @@ mod tests {
         assert_eq!((read.total_fen, read.repay_no.as_deref(), read.orders.len()), (400, Some("R"), 2));
         let names = |order: &OrderNames| (order.attach.clone(), order.out_trade_no.clone(), order.code.as_ref().map(Vec::len));
         assert_eq!(names(&read.orders[0]), (Some("A1".to_owned()), Some("O1".to_owned()), Some(4)));
-        assert_eq!(read.orders[1], OrderNames::default());
+        assert_eq!(read.orders[1], OrderNames { order_no: Some("W2".to_owned()), ..OrderNames::default() });
     }
 
     #[test]
     fn a_repayment_that_names_numbers_only_or_nothing_is_read_all_the_same() {
         let read = |text: &str| ArrearsResult::read(text.as_bytes()).map(|read| read.orders);
         let numbers = read(r#"{"total_fee":1,"order_no":["W1"]}"#).unwrap();
-        assert_eq!(numbers[0].out_trade_no.as_deref(), Some("W1"));
+        assert_eq!(numbers[0].order_no.as_deref(), Some("W1"));
+        let some_told = read(r#"{"total_fee":1,"order_no":["W1","W2"],"order":[{"order_no":"W2","attach":"A2"}]}"#).unwrap();
+        let numbers: Vec<_> = some_told.iter().map(|order| order.order_no.as_deref()).collect();
+        assert_eq!((numbers, some_told.len()), (vec![Some("W2"), Some("W1")], 2));
+        let told = read(r#"{"total_fee":1,"order_no":["W1"],"order":[{"attach":"A1"}]}"#).unwrap();
+        assert_eq!((told.len(), told[0].attach.as_deref()), (1, Some("A1")));
+        assert_eq!(read(r#"{"total_fee":1,"order_no":null,"order":null}"#), Ok(vec![OrderNames::default()]));
         assert_eq!(read(r#"{"total_fee":1}"#), Ok(vec![OrderNames::default()]));
         let many = format!(r#"{{"total_fee":1,"order_no":[{}1]}}"#, "1,".repeat(ORDERS_MAX));
         assert_eq!(read(&many), Err(NoResult));

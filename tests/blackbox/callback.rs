@@ -246,6 +246,21 @@ fn one_repayment_settles_several_trips() {
 }
 
 #[test]
+fn a_trip_of_a_repayment_that_has_nothing_but_its_order_no_is_found() {
+    let mut site = Site::new();
+    let rides: Vec<_> = (0..2).map(|number| site.ride(&code("ORDER-NO", number))).collect();
+    let content = json!({
+        "total_fee": 400, "transaction_id": "4200000002", "repay_no": "R1", "order_no": [rides[0]["attach"], rides[1]["attach"]],
+        "order": [{"order_no": rides[0]["attach"], "attach": null, "out_order_no": null, "base64_qrcode": null}],
+    });
+    assert!(site.caller.arrears(&content));
+    for ride in &rides {
+        assert_eq!(site.show(ride)["paid_fen"], json!(200));
+    }
+    assert_eq!(site.counter("faregate_callback_orders_total{result=\"unknown\"}"), 0);
+}
+
+#[test]
 fn an_unknown_order_is_received_or_refused_as_the_settings_say() {
     for (policy, is_received) in [("accept", true), ("refuse", false)] {
         let mut site = Site::with(|builder| builder.set("callback", "unknown_order", policy));

@@ -79,11 +79,11 @@ impl Store {
 
     // ---- which order ---------------------------------------------------------------------------------------------------------
 
-    /// By `attach`, then `out_trade_no`, then the code. An `attach` in the form of an order number that is not here is another
+    /// By `attach`, then `out_trade_no`, then `order_no`, then the code. An `attach` in the form of an order number that is not here is another
     /// gate's: the code, which may have been tried at both, is then no proof. A code never means what is `taken`: two trips of one
     /// repayment are two.
     fn owed(&self, names: &OrderNames, transaction_id: Option<&str>, taken: &[Owed]) -> rusqlite::Result<Option<Owed>> {
-        for number in [&names.attach, &names.out_trade_no].into_iter().flatten() {
+        for number in [&names.attach, &names.out_trade_no, &names.order_no].into_iter().flatten() {
             if let Some(owed) = self.owed_under(number)? {
                 return Ok(Some(owed));
             }
@@ -225,8 +225,8 @@ impl Store {
         let unknown = Unknown::new(names, callback);
         self.connection
             .prepare_cached(
-                "INSERT INTO unknown_callback (fingerprint, first_utc_ms, last_utc_ms, told, attach, out_trade_no, code_digest, fen,
-                     transaction_id, repay_no, time_end) VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                "INSERT INTO unknown_callback (fingerprint, first_utc_ms, last_utc_ms, told, attach, out_trade_no, order_no, code_digest,
+                     fen, transaction_id, repay_no, time_end) VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
                  ON CONFLICT (fingerprint) DO UPDATE SET times = times + 1, last_utc_ms = excluded.last_utc_ms",
             )?
             .execute(params![
@@ -235,6 +235,7 @@ impl Store {
                 unknown.told,
                 names.attach,
                 names.out_trade_no,
+                names.order_no,
                 names.code.map(|code| code.0),
                 unknown.fen,
                 unknown.transaction_id,
@@ -281,7 +282,8 @@ impl<'a> Unknown<'a> {
     fn fingerprint(&self) -> [u8; 32] {
         let Self { names, told, fen, transaction_id, repay_no, .. } = self;
         let code = names.code.map(|code| code.0);
-        let said = format!("{told} {:?} {:?} {code:?} {fen} {transaction_id:?} {repay_no:?}", names.attach, names.out_trade_no);
+        let numbers = [&names.attach, &names.out_trade_no, &names.order_no];
+        let said = format!("{told} {numbers:?} {code:?} {fen} {transaction_id:?} {repay_no:?}");
         Sha256::digest(said.as_bytes()).into()
     }
 }

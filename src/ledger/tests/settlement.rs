@@ -186,6 +186,7 @@ fn an_order_is_found_by_attach_then_by_number_then_by_code() {
     let names = |attach: &str, out_trade_no: &str, code| OrderNames {
         attach: Some(attach.to_owned()),
         out_trade_no: Some(out_trade_no.to_owned()),
+        order_no: None,
         code,
     };
     bench.settle(success(names(first.order.as_str(), second.order.as_str(), code(b"c")), FARE));
