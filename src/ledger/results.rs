@@ -100,3 +100,11 @@ pub struct Settled {
     /// Numbers of the orders that became paid although they were void.
     pub paid_after_void: Vec<String>,
 }
+
+impl Settled {
+    /// Whether none of its orders is here.
+    #[must_use]
+    pub fn is_for_others(&self) -> bool {
+        self.unknown > 0 && self.changed + self.unchanged == 0
+    }
+}

@@ -157,7 +157,8 @@ impl Inner {
         let callback = kind.read(&content).ok_or(Cause::Content)?;
         let settled = self.settle(callback).await?;
         self.tell(kind, &settled);
-        if settled.unknown > 0 && self.unknown_order == UnknownOrder::Refuse {
+        // Of a repayment for trips at several gates none knows all: who knows one has received it.
+        if settled.is_for_others() && self.unknown_order == UnknownOrder::Refuse {
             return Err(Cause::UnknownOrder);
         }
         Ok(nonce)

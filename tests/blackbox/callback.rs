@@ -272,7 +272,7 @@ fn an_unknown_order_is_received_or_refused_as_the_settings_say() {
         assert_eq!(site.state(&ride), "accepted", "its code alone proves nothing");
         assert_eq!(site.refused_for("unknown-order"), u64::from(!is_received));
         let mixed = repaid(&[&ride, &json!({"attach": "X", "total_fee": 200})]);
-        assert_eq!(site.caller.arrears(&mixed), is_received);
+        assert!(site.caller.arrears(&mixed), "{policy}: of a repayment each gate takes its own");
         assert_eq!(site.state(&ride), "paid", "what is known is settled all the same");
     }
 }
