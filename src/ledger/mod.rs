@@ -36,7 +36,7 @@ pub use deny::*;
 pub use export::*;
 pub use fsck::{Broken, FsckReport, Invariant, Sum, fsck};
 pub use order::OrderNumber;
-pub use results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled};
+pub use results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm, SettlementAlarmCause};
 pub use signal::PendingSignal;
 pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};
@@ -362,6 +362,14 @@ impl NetworkLedger {
     /// The ledger cannot be written.
     pub async fn settle(&self, callback: Callback, if_unknown: IfUnknown) -> Result<Settled, LedgerError> {
         ask(&self.ops, |reply| NetworkOp::Settle(Box::new(callback), if_unknown, reply)).await
+    }
+
+    /// The newest payments that did not fit what was recorded, the oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn settlement_alarms(&self) -> Result<Vec<SettlementAlarm>, LedgerError> {
+        ask(&self.ops, NetworkOp::SettlementAlarms).await
     }
 
     /// Whether codes can be admitted, now and whenever it changes.

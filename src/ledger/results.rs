@@ -99,6 +99,48 @@ pub struct Settled {
     pub mismatched: Vec<String>,
     /// Numbers of the orders that became paid although they were void.
     pub paid_after_void: Vec<String>,
+    /// Numbers of the orders that were paid before, by another payment.
+    pub paid_again: Vec<String>,
+}
+
+/// A payment that does not fit what was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettlementAlarm {
+    /// When it was told.
+    pub at_utc_ms: i64,
+    /// What does not fit.
+    pub cause: SettlementAlarmCause,
+    /// Number of the order.
+    pub order: String,
+}
+
+/// What does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettlementAlarmCause {
+    /// Another amount than recorded.
+    Amount,
+    /// The order was void.
+    PaidAfterVoid,
+    /// The order was paid before, by another payment.
+    PaidAgain,
+}
+
+impl SettlementAlarmCause {
+    const ALL: [Self; 3] = [Self::Amount, Self::PaidAfterVoid, Self::PaidAgain];
+
+    /// As the ledger keeps it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Amount => "amount",
+            Self::PaidAfterVoid => "paid-after-void",
+            Self::PaidAgain => "paid-again",
+        }
+    }
+
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == word)
+    }
 }
 
 impl Settled {

@@ -183,6 +183,14 @@ CREATE TABLE unknown_callback (
     time_end TEXT
 ) STRICT;
 
+-- Payments that do not fit what was recorded; the newest. `cause`: amount, paid-after-void, paid-again.
+CREATE TABLE settlement_alarm (
+    id INTEGER PRIMARY KEY,
+    at_utc_ms INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    order_number TEXT NOT NULL
+) STRICT;
+
 -- One row. `sent` reaches the file when an attempt has ended, so a run that ends without a clean close may have sent what the file
 -- calls unsent: `is_delivering` is set, durably, before the first row of a run is handed out and cleared at a clean close, which
 -- marks what is still handed out; a start that finds it set holds every row up to the last of that time for one that may have been

@@ -8,6 +8,7 @@ pub(super) mod fsck;
 mod journeys;
 mod recording;
 mod settlement;
+mod settlement_alarm;
 mod upkeep;
 
 pub(super) use upkeep::Step;

@@ -33,7 +33,7 @@ use super::{
     checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
     lock::Lock,
     order::OrderNumber,
-    results::{Callback, IfUnknown, Settled as SettledOrders},
+    results::{Callback, IfUnknown, Settled as SettledOrders, SettlementAlarm},
     signal::PendingSignal,
     store::{BootName, Context, IfMissing, LastRun, Store, concerns_file, free_bytes, is_busy, prepare_file},
     types::{
@@ -126,6 +126,8 @@ pub(super) enum NetworkOp {
     Void(Box<VoidOrder>, Reply<Decided>),
     /// What WeChat says of payments; answered when durable.
     Settle(Box<Callback>, IfUnknown, Reply<SettledOrders>),
+    /// What such payments left for people to look at.
+    SettlementAlarms(Reply<Vec<SettlementAlarm>>),
     /// The deny-list; those that change it are answered when durable.
     Deny(DenyOp),
     /// What `export` reads.
@@ -413,7 +415,11 @@ impl Writer {
 
     fn must_see_deferred(&self, op: &NetworkOp) -> bool {
         match op {
-            NetworkOp::Attempt(_) | NetworkOp::Pending { .. } | NetworkOp::SetRules(_) | NetworkOp::Deny(_) => false,
+            NetworkOp::Attempt(_)
+            | NetworkOp::Pending { .. }
+            | NetworkOp::SetRules(_)
+            | NetworkOp::SettlementAlarms(_)
+            | NetworkOp::Deny(_) => false,
             NetworkOp::Export(op) => op.is_first() && !self.deferred.is_empty(),
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
             NetworkOp::Totals(_)
@@ -463,6 +469,10 @@ impl Writer {
             NetworkOp::RetryParked { after_id, uid, reply } => self.retry_parked(after_id, uid, reply),
             NetworkOp::Void(order, reply) => self.void(&order, reply),
             NetworkOp::Settle(callback, if_unknown, reply) => self.settle(&callback, if_unknown, reply),
+            NetworkOp::SettlementAlarms(reply) => {
+                let alarms = read(&self.file, Store::settlement_alarms);
+                self.answer(reply, alarms);
+            }
             NetworkOp::Deny(op) => self.serve_deny(op),
             NetworkOp::Export(op) => self.serve_export(op),
         }
@@ -960,6 +970,7 @@ impl NetworkOp {
             Self::Retry { reply, .. } | Self::Void(_, reply) => drop(reply.send(Err(error))),
             Self::RetryParked { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle(_, _, reply) => drop(reply.send(Err(error))),
+            Self::SettlementAlarms(reply) => drop(reply.send(Err(error))),
             Self::Deny(op) => op.refuse(error),
             Self::Export(op) => op.refuse(error),
             Self::Attempt(_) | Self::SetRules(_) => {}

@@ -15,7 +15,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -29,8 +29,12 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use crate::{
+    clock::Stamp,
     config::{self, UnknownOrder},
-    ledger::{Callback, IfUnknown, NetworkLedger, OrderNames, Payment, PaymentOutcome, Repayment, Settled},
+    ledger::{
+        Callback, IfUnknown, NetworkLedger, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm,
+        SettlementAlarmCause,
+    },
     monitor::{self, HttpLimits, Metrics, Turned},
     ride_code::CodeDigest,
     wechat::{self, ArrearsResult, Letter, Opener, PaymentResult, TradeState},
@@ -51,29 +55,45 @@ pub const LIMITS: HttpLimits = HttpLimits {
 pub const CALLBACK_BYTES_MAX: usize = 64 * 1024;
 /// How long a callback waits for the ledger: less than its request may take.
 const LEDGER_WAIT: Duration = Duration::from_secs(4);
-/// An alarm about an amount lasts so long, or until the daemon is started again: nobody can say that it was seen.
-const MISMATCH_ALARM: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it waits then for what the ledger says of others, for people only.
+const RECALL_WAIT: Duration = Duration::from_millis(500);
+/// An alarm about a payment lasts so long: nobody can say that it was seen.
+const ALARM_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// What the room tells people.
 #[derive(Debug, Default)]
 pub struct SettlementMonitor {
-    /// The last order that was paid with another amount, and when.
-    mismatch: Mutex<Option<(Instant, String)>>,
+    /// Payments that did not fit, those of earlier runs included.
+    alarms: Mutex<Vec<SettlementAlarm>>,
 }
 
 impl SettlementMonitor {
     /// The alarm that is raised, one sentence.
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
-        let mismatch = self.mismatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, order) = mismatch.as_ref().filter(|(at, _)| at.elapsed() < MISMATCH_ALARM)?;
-        Some(format!(
-            "settlement: order {order} was paid with another amount than recorded; compare it with WeChat's bill: faregate queue show {order}"
-        ))
+        let since_utc_ms = Stamp::now().utc_ms - ALARM_MS;
+        let alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = alarms.iter().filter(|alarm| alarm.at_utc_ms > since_utc_ms);
+        let SettlementAlarm { cause, order, .. } = recent.next_back()?;
+        let before = match recent.count() {
+            0 => String::new(),
+            count => format!(", and {count} more within 24 hours that do not fit"),
+        };
+        let what = words(*cause);
+        Some(format!("settlement: order {order} {what}{before}; compare it with WeChat's bill: faregate queue show {order}"))
     }
 
-    fn mismatched(&self, order: &str) {
-        *self.mismatch.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), order.to_owned()));
+    fn show(&self, alarms: Vec<SettlementAlarm>) {
+        *self.alarms.lock().unwrap_or_else(PoisonError::into_inner) = alarms;
+    }
+}
+
+/// What became of an order that does not fit.
+fn words(cause: SettlementAlarmCause) -> &'static str {
+    match cause {
+        SettlementAlarmCause::Amount => "was paid with another amount than recorded",
+        SettlementAlarmCause::PaidAfterVoid => "was void and is paid all the same",
+        SettlementAlarmCause::PaidAgain => "was paid before and is paid again, by another payment",
     }
 }
 
@@ -124,6 +144,7 @@ impl Receiver {
 
     /// Serves until `stop` is true or its sender is gone.
     pub async fn serve(self, listener: TcpListener, stop: watch::Receiver<bool>) {
+        self.0.recall().await;
         let turned = self.clone();
         let turn_away = Arc::new(move |why: Turned| turned.0.refused(Cause::from(why)));
         let router = Router::new().fallback(receive).with_state(self);
@@ -156,7 +177,7 @@ impl Inner {
         let Letter { nonce, content } = self.opener.open(&body).map_err(Cause::NotOpened)?;
         let callback = kind.read(&content).ok_or(Cause::Content)?;
         let settled = self.settle(callback).await?;
-        self.tell(kind, &settled);
+        self.tell(kind, &settled).await;
         // Of a repayment for trips at several gates none knows all: who knows one has received it.
         if settled.is_for_others() && self.unknown_order == UnknownOrder::Refuse {
             return Err(Cause::UnknownOrder);
@@ -182,18 +203,32 @@ impl Inner {
         settled.map_err(|_| Cause::Ledger)?.map_err(|_| Cause::Ledger)
     }
 
-    fn tell(&self, kind: Kind, settled: &Settled) {
-        let Settled { changed, unchanged, unknown, mismatched, paid_after_void } = settled;
+    async fn tell(&self, kind: Kind, settled: &Settled) {
+        let Settled { changed, unchanged, unknown, mismatched, paid_after_void, paid_again } = settled;
         self.metrics.callback(kind.as_str(), [*changed, *unchanged, *unknown].map(|count| count as u64));
         if *unknown > 0 && self.unknown_order == UnknownOrder::Accept {
             self.refusals.tell_of_unknown();
         }
-        for order in mismatched {
-            self.monitor.mismatched(order);
-            log::error!("order {order} was paid with another amount than recorded; see: faregate queue show {order}");
+        let unfit = [
+            (SettlementAlarmCause::Amount, mismatched),
+            (SettlementAlarmCause::PaidAfterVoid, paid_after_void),
+            (SettlementAlarmCause::PaidAgain, paid_again),
+        ];
+        for (cause, orders) in unfit {
+            let what = words(cause);
+            for order in orders {
+                log::error!("order {order} {what}; see: faregate queue show {order}");
+            }
         }
-        for order in paid_after_void {
-            log::error!("order {order} was void and is paid all the same; see: faregate queue show {order}");
+        if unfit.iter().any(|(_, orders)| !orders.is_empty()) {
+            self.recall().await;
+        }
+    }
+
+    /// Shows people what the ledger has. One that cannot be read has an alarm of its own, and is asked again.
+    async fn recall(&self) {
+        if let Ok(Ok(alarms)) = timeout(RECALL_WAIT, self.ledger.settlement_alarms()).await {
+            self.monitor.show(alarms);
         }
     }
 
@@ -265,9 +300,21 @@ mod tests {
     #[test]
     fn an_amount_that_does_not_fit_is_an_alarm_that_names_the_order() {
         let monitor = SettlementMonitor::default();
+        let alarm = |order: &str, age_ms, cause| SettlementAlarm {
+            at_utc_ms: Stamp::now().utc_ms - age_ms,
+            cause,
+            order: order.to_owned(),
+        };
+        let old = alarm("A1", ALARM_MS + 1, SettlementAlarmCause::Amount);
+        monitor.show(vec![old.clone()]);
         assert_eq!(monitor.alarm(), None);
-        monitor.mismatched("A1");
-        assert!(monitor.alarm().unwrap().ends_with("faregate queue show A1"));
+        monitor.show(vec![old.clone(), alarm("A2", 2, SettlementAlarmCause::Amount)]);
+        assert!(monitor.alarm().unwrap().contains("order A2 was paid with another amount than recorded; compare"));
+        let last = alarm("A3", 1, SettlementAlarmCause::PaidAgain);
+        monitor.show(vec![old, alarm("A2", 2, SettlementAlarmCause::Amount), last]);
+        let told = monitor.alarm().unwrap();
+        assert!(told.contains("order A3 was paid before and is paid again, by another payment, and 1 more"), "{told}");
+        assert!(told.ends_with("faregate queue show A3"));
     }
 
     #[tokio::test]

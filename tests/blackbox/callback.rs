@@ -198,6 +198,31 @@ fn another_amount_is_taken_as_told_and_raises_an_alarm() {
 }
 
 #[test]
+fn payments_that_do_not_fit_are_counted_by_an_alarm_that_outlives_a_restart() {
+    let mut site = Site::new();
+    let (twice, amount) = (site.ride(&code("TWICE", 1)), site.ride(&code("TWICE", 2)));
+    let mut second = paid(&twice);
+    second["transaction_id"] = json!("4200000009");
+    let mut other_amount = paid(&amount);
+    other_amount["total_fee"] = json!(150);
+    for content in [&other_amount, &paid(&twice), &second, &second] {
+        assert!(site.caller.payment(content));
+    }
+    let story = site.show(&twice);
+    assert_eq!((&story["transaction_id"], flags(&story)), (&json!("4200000001"), vec!["paid-again"]));
+    assert!(story["events"].as_array().unwrap().last().unwrap()["detail"].as_str().unwrap().contains("4200000009"), "{story}");
+    assert_eq!(site.gate.log().matches("is paid again").count(), 1);
+    let is_told = |gate: &Gate| {
+        let (_, health) = gate.get("/health").unwrap();
+        health.contains(twice["attach"].as_str().unwrap()) && health.contains("and 1 more")
+    };
+    site.gate.wait("it is told", || is_told(&site.gate));
+    site.gate.kill9();
+    site.gate.start();
+    site.gate.wait("it is told again", || is_told(&site.gate));
+}
+
+#[test]
 fn an_odd_time_is_no_reason_to_refuse() {
     let mut site = Site::new();
     for (number, time) in [json!("2021012811203012"), json!(null), json!(20_261_123), json!("yesterday")].into_iter().enumerate() {

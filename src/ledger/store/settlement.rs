@@ -10,7 +10,7 @@ use super::Store;
 use crate::{
     ledger::{
         OrderNumber,
-        results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled},
+        results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarmCause},
         types::DeductionId,
     },
     ride_code::CodeDigest,
@@ -26,7 +26,7 @@ const REPEATED_EVENTS_MAX: u32 = 20;
 /// paid already; what is void last. A callback may overtake the answer to its deduction, so a pending row counts too: one of the
 /// last hour at least by `seen`, else one of the oldest, which are sent first.
 pub(in crate::ledger) const BY_CODE: &str =
-    "SELECT id, order_number, state, total_fen FROM deduction WHERE id IN (
+    "SELECT id, order_number, state, total_fen, paid_fen, transaction_id FROM deduction WHERE id IN (
          SELECT deduction FROM seen WHERE code_digest = ?1
          UNION SELECT id FROM deduction WHERE code_digest = ?1 AND state IN ('accepted', 'paid', 'unpaid', 'parked', 'void')
          UNION SELECT id FROM (SELECT id, code_digest FROM deduction
@@ -40,6 +40,8 @@ struct Owed {
     order: String,
     state: String,
     total_fen: i64,
+    paid_fen: Option<i64>,
+    transaction_id: Option<String>,
 }
 
 /// What makes a deduction paid.
@@ -51,6 +53,16 @@ struct Paying<'a> {
     is_amount_right: bool,
     transaction_id: Option<&'a str>,
     detail: &'a str,
+}
+
+impl Paying<'_> {
+    /// Whether what is paid already was paid by another payment than this one.
+    fn is_another_than_of(&self, owed: &Owed) -> bool {
+        fn differ<T: PartialEq>(told: Option<T>, known: Option<T>) -> bool {
+            told.zip(known).is_some_and(|(told, known)| told != known)
+        }
+        differ(self.transaction_id, owed.transaction_id.as_deref()) || differ(self.paid_fen, owed.paid_fen)
+    }
 }
 
 impl Store {
@@ -110,7 +122,9 @@ impl Store {
 
     fn owed_under(&self, number: &str) -> rusqlite::Result<Option<Owed>> {
         self.connection
-            .prepare_cached("SELECT id, order_number, state, total_fen FROM deduction WHERE order_number = ?")?
+            .prepare_cached(
+                "SELECT id, order_number, state, total_fen, paid_fen, transaction_id FROM deduction WHERE order_number = ?",
+            )?
             .query_row([number], owed)
             .optional()
     }
@@ -164,6 +178,9 @@ impl Store {
 
     /// any but paid → paid.
     fn pay(&self, owed: &Owed, paying: &Paying<'_>, at_utc_ms: i64, settled: &mut Settled) -> rusqlite::Result<()> {
+        if owed.state == "paid" && paying.is_another_than_of(owed) {
+            return self.pay_again(owed, paying, at_utc_ms, settled);
+        }
         if owed.state == "paid" {
             return self.no_news(owed, paying.event, paying.detail, at_utc_ms, settled);
         }
@@ -171,10 +188,12 @@ impl Store {
         if owed.state == "void" {
             flags.push_str(" paid-after-void");
             settled.paid_after_void.push(owed.order.clone());
+            self.raise(SettlementAlarmCause::PaidAfterVoid, &owed.order, at_utc_ms)?;
         }
         if !paying.is_amount_right {
             flags.push_str(" amount-mismatch");
             settled.mismatched.push(owed.order.clone());
+            self.raise(SettlementAlarmCause::Amount, &owed.order, at_utc_ms)?;
         }
         self.connection
             .prepare_cached(
@@ -184,6 +203,26 @@ impl Store {
             .execute(params![owed.id, paying.paid_fen, flags, at_utc_ms, paying.transaction_id])?;
         settled.changed += 1;
         self.event(owed.id, at_utc_ms, paying.event, Some(paying.detail))
+    }
+
+    /// The passenger may have paid twice. Told in the story whatever else that tells, once for each payment.
+    fn pay_again(&self, owed: &Owed, paying: &Paying<'_>, at_utc_ms: i64, settled: &mut Settled) -> rusqlite::Result<()> {
+        settled.unchanged += 1;
+        let is_told = self
+            .connection
+            .prepare_cached("SELECT 1 FROM event WHERE deduction = ? AND event = 'paid-again' AND detail = ?")?
+            .exists(params![owed.id, paying.detail])?;
+        if is_told {
+            return Ok(());
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE deduction SET flags = ltrim(flags || ' paid-again') WHERE id = ? AND instr(flags, 'paid-again') = 0",
+            )?
+            .execute([owed.id])?;
+        self.event(owed.id, at_utc_ms, "paid-again", Some(paying.detail))?;
+        settled.paid_again.push(owed.order.clone());
+        self.raise(SettlementAlarmCause::PaidAgain, &owed.order, at_utc_ms)
     }
 
     /// pending, accepted, parked → unpaid.
@@ -250,7 +289,14 @@ impl Store {
 }
 
 fn owed(row: &Row<'_>) -> rusqlite::Result<Owed> {
-    Ok(Owed { id: row.get(0)?, order: row.get(1)?, state: row.get(2)?, total_fen: row.get(3)? })
+    Ok(Owed {
+        id: row.get(0)?,
+        order: row.get(1)?,
+        state: row.get(2)?,
+        total_fen: row.get(3)?,
+        paid_fen: row.get(4)?,
+        transaction_id: row.get(5)?,
+    })
 }
 
 /// What is kept of a callback for an order that is not here.

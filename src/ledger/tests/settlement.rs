@@ -165,6 +165,26 @@ fn another_amount_is_recorded_as_told_and_flagged() {
 }
 
 #[test]
+fn a_second_payment_of_an_order_is_told_once_each_however_full_its_story_is_and_counts_as_an_alarm() {
+    let mut bench = Bench::new();
+    let row = bench.accepted_row("a");
+    for _ in 0..30 {
+        bench.settle(success_of("T1", named(&row.order)));
+    }
+    for transaction in ["T2", "T3"] {
+        assert_eq!(bench.settle(success_of(transaction, named(&row.order))).paid_again, [row.order.to_string()]);
+        assert_eq!(bench.settle(success_of(transaction, named(&row.order))).paid_again, [""; 0], "the same again");
+    }
+    assert_eq!(bench.told(&row.order).iter().filter(|event| *event == "paid-again").count(), 2);
+    let shown = bench.story(&row.order).row;
+    assert_eq!((shown.transaction_id.as_deref(), shown.flags), (Some("T1"), vec!["paid-again".to_owned()]));
+    bench.restart();
+    let alarms = bench.runtime.block_on(bench.network().settlement_alarms()).unwrap();
+    let causes: Vec<_> = alarms.iter().map(|alarm| (alarm.cause.as_str(), alarm.order.as_str())).collect();
+    assert_eq!(causes, [("paid-again", row.order.as_str()); 2]);
+}
+
+#[test]
 fn what_is_told_again_and_again_is_told_in_the_story_some_of_the_times() {
     let bench = Bench::new();
     let row = bench.accepted_row("a");
@@ -379,6 +399,9 @@ impl Model {
 
     fn pay(&mut self, fen: i64) {
         if self.state == "paid" {
+            if self.paid_fen != Some(fen) && !self.flags.contains(&"paid-again".to_owned()) {
+                self.flags.push("paid-again".to_owned());
+            }
             return;
         }
         if self.state == "void" {
