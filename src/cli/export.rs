@@ -2,11 +2,11 @@
 //!
 //! Rows stream through in pages, whatever their number. Sums go into a file of their own, never among the rows.
 
+mod file;
 mod summary;
 mod table;
 
 use std::{
-    fs::File,
     io::stdout,
     path::{Path, PathBuf},
 };
@@ -19,6 +19,7 @@ use jiff::{
 };
 
 use self::{
+    file::SummaryFile,
     summary::{Days, Summary},
     table::Table,
 };
@@ -78,24 +79,22 @@ pub(super) fn run(arguments: &Arguments, config: &Path) -> Result<(), Failure> {
     }
     let source = Source::new(config)?;
     // One that cannot be written is told before the rows are.
-    let file = arguments.summary.as_deref().map(create).transpose()?;
+    let file = arguments.summary.as_deref().map(|path| SummaryFile::beside(path, source.ledger())).transpose()?;
+    let days = Days::new(arguments.from, arguments.to);
+    let removed = removed_of(&days, &source)?;
     let mut summary = Summary::new(arguments.summary.is_some());
     write_rows(arguments, &source, &mut summary)?;
-    take_removed(arguments, &source, &mut summary)?;
-    summary.tell_what_is_missing();
-    match file {
-        Some((path, file)) => summary.write(file).map_err(|error| unwritable(path, &error)),
-        None => Ok(()),
+    // What was removed meanwhile may be both among the rows and in these sums, or in neither.
+    if removed_of(&days, &source)? != removed {
+        let message = "settled deductions of these days were removed while they were read, so the rows and the sums of what was removed \
+             do not agree; throw this export away and run it again";
+        return Err(Failure::new(Code::Found, message));
     }
-}
-
-fn create(path: &Path) -> Result<(&Path, File), Failure> {
-    File::create(path).map(|file| (path, file)).map_err(|error| unwritable(path, &error))
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    let path = path.display();
-    Failure::new(Code::Internal, format!("the summary {path} cannot be written: {error}; name a file in a folder of yours"))
+    for sum in &removed {
+        summary.add_removed(sum, &days);
+    }
+    summary.tell_what_is_missing();
+    file.map_or(Ok(()), |file| file.put(|out| summary.write(out)))
 }
 
 fn write_rows(arguments: &Arguments, source: &Source, summary: &mut Summary) -> Result<(), Failure> {
@@ -117,19 +116,16 @@ fn write_rows(arguments: &Arguments, source: &Source, summary: &mut Summary) -> 
     }
 }
 
-/// What was removed of these days.
-fn take_removed(arguments: &Arguments, source: &Source, summary: &mut Summary) -> Result<(), Failure> {
-    let days = Days::new(arguments.from, arguments.to);
-    let mut after: Option<RemovedSum> = None;
+/// What was removed of these days so far.
+fn removed_of(days: &Days, source: &Source) -> Result<Vec<RemovedSum>, Failure> {
+    let mut all = Vec::new();
     loop {
-        let request = RemovedRequest { from_day: days.first.clone(), to_day: days.last.clone(), after: after.take() };
+        let request = RemovedRequest { from_day: days.first.clone(), to_day: days.last.clone(), after: all.last().cloned() };
         let sums = source.removed(request)?;
-        for sum in &sums {
-            summary.add_removed(sum, &days);
-        }
-        after = sums.last().filter(|_| sums.len() == EXPORT_ROWS).cloned();
-        if after.is_none() {
-            return Ok(());
+        let is_last = sums.len() < EXPORT_ROWS;
+        all.extend(sums);
+        if is_last {
+            return Ok(all);
         }
     }
 }

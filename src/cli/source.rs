@@ -83,6 +83,11 @@ impl Source {
         Ok(own(loaded.settings))
     }
 
+    /// The ledger's path, where this user may read the settings.
+    pub(super) fn ledger(&self) -> Option<&Path> {
+        self.settings.as_ref().map(|settings| settings.ledger.path.as_path())
+    }
+
     /// A page of at most [`PAGE_ROWS`] rows above `after_id`, and where the next one begins.
     pub(super) fn page(&self, state: Option<&str>, after_id: i64, limit: usize) -> Result<(Vec<QueueRow>, Option<i64>), Failure> {
         let (state, limit) = (state.map(str::to_owned), limit.min(PAGE_ROWS));
@@ -214,7 +219,7 @@ pub(super) fn holds(client: &mut Client, own: &Path) -> Result<bool, Failure> {
     }
 }
 
-fn in_real_folder(file: &Path) -> Option<PathBuf> {
+pub(super) fn in_real_folder(file: &Path) -> Option<PathBuf> {
     Some(file.parent()?.canonicalize().ok()?.join(file.file_name()?))
 }
 

@@ -103,6 +103,46 @@ fn the_summary_has_the_sums_of_the_rows_and_of_those_that_were_removed() {
     assert_eq!(fs::read_to_string(file).unwrap(), expected);
 }
 
+/// The daemon may remove what was kept long enough at any time.
+#[test]
+fn what_is_removed_during_an_export_is_not_counted_twice_but_told() {
+    let (_wechat, mut gate, _) = gate_with(1);
+    gate.stop_cleanly();
+    fill(&gate.path("ledger.db"), 20_000);
+    let summary = gate.path("summary.csv");
+    let mut command = gate.command(&[&ALL[..], &["--summary", summary.to_str().unwrap()]].concat());
+    let mut exporting = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut rows = exporting.stdout.take().unwrap();
+    // It has begun, and cannot end before its rows are read.
+    std::io::Read::read_exact(&mut rows, &mut [0; 100]).unwrap();
+    let removed = "INSERT INTO daily (day, state, line, deductions, original_fen, total_fen, paid_fen)
+         VALUES ('2026-11-24', 'paid', 'in', 5, 1000, 900, 880)";
+    let ledger = Connection::open(gate.path("ledger.db")).unwrap();
+    ledger.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    ledger.execute(removed, []).unwrap();
+    std::io::copy(&mut rows, &mut std::io::sink()).unwrap();
+    let said = exporting.wait_with_output().unwrap();
+    let told = String::from_utf8(said.stderr).unwrap();
+    assert_eq!((said.status.code(), told.contains("run it again")), (Some(1), true), "{told}");
+    let left: Vec<_> =
+        fs::read_dir(gate.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.starts_with("summary.csv")), "{left:?}");
+}
+
+#[test]
+fn a_summary_never_replaces_a_file_of_the_ledger() {
+    let (_wechat, mut gate, _) = gate_with(1);
+    gate.stop_cleanly();
+    let before = fs::read(gate.path("ledger.db")).unwrap();
+    std::os::unix::fs::symlink(gate.path("ledger.db"), gate.path("link.csv")).unwrap();
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock", "link.csv"] {
+        let refused = gate.cli(&[&ALL[..], &["--summary", gate.path(name).to_str().unwrap()]].concat());
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(64), ""), "{name}: {refused:?}");
+    }
+    assert_eq!(fs::read(gate.path("ledger.db")).unwrap(), before);
+    assert_eq!(export(&gate, &["--summary", "/dev/null"]).stderr, "");
+}
+
 #[test]
 fn a_cell_is_never_a_formula_and_a_spreadsheet_is_told_the_encoding() {
     let wechat = WeChat::start();
@@ -115,6 +155,12 @@ fn a_cell_is_never_a_formula_and_a_spreadsheet_is_told_the_encoding() {
     let plain = export(&gate, &[]).stdout;
     assert!(plain.contains(",\"'@SUM(A1), \"\"x\"\"\",") && plain.trim_end().ends_with(",'=1+2"), "{plain}");
     assert_eq!(export(&gate, &["--bom"]).stdout, format!("\u{feff}{plain}"));
+    let ledger = Connection::open(gate.path("ledger.db")).unwrap();
+    for sign in ["＝", "＋", "－", "＠"] {
+        ledger.execute("UPDATE deduction SET line = ?", [format!("{sign}1")]).unwrap();
+        let wide = export(&gate, &[]).stdout;
+        assert!(wide.trim_end().ends_with(&format!(",'{sign}1")), "{wide}");
+    }
 }
 
 #[test]

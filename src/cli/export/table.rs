@@ -108,9 +108,9 @@ fn cell(value: Option<&Value>) -> String {
     guarded(text)
 }
 
-/// A spreadsheet takes a cell that begins so for a formula, wherever its text came from; an apostrophe makes it text.
+/// A spreadsheet takes a cell that begins so, full-width signs included, for a formula, wherever its text came from; an apostrophe makes it text.
 pub(super) fn guarded(text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+    if text.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠', '\t', '\r']) { format!("'{text}") } else { text }
 }
 
 pub(super) fn unwritable(error: csv::Error) -> Failure {
