@@ -105,7 +105,9 @@ impl Server {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let seat = seats.vacate();
+                    let peer = Peer::of(&stream);
+                    // A stranger who finds others who may change something in every seat comes again.
+                    let Some(seat) = seats.vacate(peer) else { continue };
                     let answers = Answers {
                         ledger: ledger.clone(),
                         ledger_path: ledger_path.clone(),
@@ -114,7 +116,7 @@ impl Server {
                     };
                     // A client that goes away in the middle has nobody left to be told.
                     let task = tokio::task::spawn_local(async move { drop(answers.converse(stream).await) });
-                    seats.take(task.abort_handle(), seat);
+                    seats.take(Seat { task: task.abort_handle(), peer, is_answering: seat });
                 }
                 // Too many open files: others must be closed first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -130,32 +132,51 @@ impl Drop for Server {
     }
 }
 
-/// The connections, oldest first. Nobody can keep others out by holding many open.
+/// Who is at the other end; those who may only read give way first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    MayRead,
+    MayChange,
+}
+
+impl Peer {
+    fn of(stream: &UnixStream) -> Self {
+        if stream.peer_cred().is_ok_and(|peer| may_change(peer.uid())) { Self::MayChange } else { Self::MayRead }
+    }
+}
+
+/// The connections, oldest first. Nobody can keep others out by holding many open, and no reader ends a conversation, such as an
+/// import, of those who may change something.
 #[derive(Default)]
 struct Seats(VecDeque<Seat>);
 
 struct Seat {
     task: AbortHandle,
+    peer: Peer,
     is_answering: Rc<Cell<bool>>,
 }
 
 impl Seats {
-    /// Sees to it that a seat is free, and gives the new connection's mark.
-    fn vacate(&mut self) -> Rc<Cell<bool>> {
+    /// Sees to it that a seat is free, and gives the new connection's mark; none when nobody gives way to it.
+    fn vacate(&mut self, newcomer: Peer) -> Option<Rc<Cell<bool>>> {
         self.0.retain(|seat| !seat.task.is_finished());
         if self.0.len() >= CONNECTIONS_MAX {
-            // When all are being answered the oldest has waited longest, and its client is about to give up.
-            let oldest = self.0.iter().position(|seat| !seat.is_answering.get()).unwrap_or(0);
-            if let Some(seat) = self.0.remove(oldest) {
-                seat.task.abort();
-            }
+            let place = gives_way(newcomer, self.0.iter().map(|seat| (seat.peer, seat.is_answering.get())))?;
+            self.0.remove(place)?.task.abort();
         }
-        Rc::default()
+        Some(Rc::default())
     }
 
-    fn take(&mut self, task: AbortHandle, is_answering: Rc<Cell<bool>>) {
-        self.0.push_back(Seat { task, is_answering });
+    fn take(&mut self, seat: Seat) {
+        self.0.push_back(seat);
     }
+}
+
+/// Of the seats, the oldest first, which is left to a newcomer: a reader's before others', one that waits for a question before one
+/// that is being answered. When all are being answered the oldest has waited longest, and its client is about to give up.
+fn gives_way(newcomer: Peer, seats: impl Iterator<Item = (Peer, bool)>) -> Option<usize> {
+    let (place, (peer, _)) = seats.enumerate().min_by_key(|(_, seat)| *seat)?;
+    (peer <= newcomer).then_some(place)
 }
 
 struct Answers<S> {
@@ -280,4 +301,19 @@ fn not_allowed(question: &Question) -> Answer {
 fn strange_question() -> Answer {
     let message = "this is not a question that this version knows; use the faregate command of the same version";
     Answer::Refused { trouble: Trouble::Internal, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Peer::*, *};
+
+    #[test]
+    fn a_reader_never_ends_the_conversation_of_one_who_may_change_something() {
+        let of = |newcomer, seats: &[(Peer, bool)]| gives_way(newcomer, seats.iter().copied());
+        assert_eq!(of(MayRead, &[(MayChange, false), (MayRead, true), (MayRead, false), (MayRead, false)]), Some(2));
+        assert_eq!(of(MayRead, &[(MayChange, false), (MayRead, true), (MayRead, true)]), Some(1));
+        assert_eq!(of(MayRead, &[(MayChange, false), (MayChange, true)]), None);
+        assert_eq!(of(MayChange, &[(MayChange, true), (MayChange, false), (MayRead, true)]), Some(2));
+        assert_eq!(of(MayChange, &[(MayChange, true), (MayChange, false)]), Some(1));
+    }
 }
