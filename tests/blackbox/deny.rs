@@ -169,6 +169,20 @@ fn what_list_prints_is_what_import_takes_with_a_daemon_and_without() {
 }
 
 #[test]
+fn a_long_list_is_not_imported_without_a_daemon_which_could_not_start_meanwhile() {
+    let mut site = Site::start();
+    site.gate.stop_cleanly();
+    let long = site.write("long.txt", &long_list(5001));
+    let refused = site.gate.cli(&["deny", "import", &long]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(69), ""), "{refused:?}");
+    assert!(refused.stderr.contains("[deny] file"), "{refused:?}");
+    let short = site.write("short.txt", &long_list(5000));
+    assert_eq!(site.gate.cli(&["deny", "import", &short]).code, Some(0));
+    site.gate.start();
+    assert!(site.is_denied(LISTED));
+}
+
+#[test]
 fn what_is_no_number_is_a_mistake_of_the_command_line() {
     let mut site = Site::start();
     for numbers in [&["123"][..], &[&card(1), "x"][..]] {

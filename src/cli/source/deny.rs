@@ -2,17 +2,21 @@
 
 use super::{Place, Source, own_uid};
 use crate::{
-    cli::exit::Failure,
+    cli::exit::{Code, Failure},
     control::{Answer, Client, DenyAnswer, DenyQuestion, Question},
     ledger::{DENY_BATCH_MAX, DenyChange, DenyChangeKind, DenyChanged, DenyPage, DenyPageRequest, ImportStep, ImportedBy, Reason},
     ride_code::CardAccount,
 };
+
+/// Without a daemon an import holds the ledger, so a gate that is started meanwhile waits for it: no longer than for these.
+const CARDS_WITHOUT_DAEMON_MAX: usize = 5000;
 
 impl Source {
     /// Imports these cards, which ascend, in place of those that were imported before; says whether it came to its end.
     pub(in crate::cli) fn import_deny_list(&self, cards: &[CardAccount], detail: String) -> Result<ImportStep, Failure> {
         match self.find()? {
             Place::Daemon(client) => import_through(client, cards, detail),
+            Place::File(_) if cards.len() > CARDS_WITHOUT_DAEMON_MAX => Err(too_many_without_daemon(cards.len())),
             Place::File(file) => {
                 let by = ImportedBy { uid: own_uid(), detail, file_digest: None };
                 file.read(|ledger| async move { ledger.import_deny_list(cards, by).await })
@@ -52,6 +56,14 @@ impl Source {
             Place::File(file) => file.read(|ledger| async move { ledger.deny_page(request).await }),
         }
     }
+}
+
+fn too_many_without_daemon(cards: usize) -> Failure {
+    let message = format!(
+        "{cards} numbers are too many without a running daemon, at most {CARDS_WITHOUT_DAEMON_MAX}: a gate could not start meanwhile; \
+         start the daemon and import them then, or name the file in [deny] file"
+    );
+    Failure::new(Code::NotRunning, message)
 }
 
 /// An import is one conversation with one daemon: another one knows nothing of it.
