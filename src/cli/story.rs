@@ -7,17 +7,26 @@ use std::io::{self, Write};
 use crate::ledger::{QueueEvent, QueueRow, QueueStory};
 
 pub(super) fn write(out: &mut impl Write, story: &QueueStory) -> io::Result<()> {
-    write_row(out, &story.row)?;
+    write_row(out, &story.row, meaning_in(story))?;
     writeln!(out)?;
     let width = story.events.iter().map(|event| event.event.len()).max().unwrap_or(0);
     story.events.iter().try_for_each(|event| writeln!(out, "{}  {:<width$}  {}", event.at, event.event, told(event)))
 }
 
-fn write_row(out: &mut impl Write, row: &QueueRow) -> io::Result<()> {
+/// What the state means after all that happened.
+fn meaning_in(story: &QueueStory) -> &'static str {
+    let happened = |event: &str| story.events.iter().any(|known| known.event == event);
+    if story.row.state == "void" && happened("accepted-after-void") {
+        return "void here, but WeChat took it all the same; look it up there, and refund it";
+    }
+    meaning(&story.row.state)
+}
+
+fn write_row(out: &mut impl Write, row: &QueueRow, meaning: &str) -> io::Result<()> {
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     let reason = row.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     writeln!(out, "order      {}", row.order)?;
-    writeln!(out, "state      {}{reason}: {}", row.state, meaning(&row.state))?;
+    writeln!(out, "state      {}{reason}: {meaning}", row.state)?;
     writeln!(out, "kind       {}", row.kind)?;
     writeln!(out, "flags      {}", if row.flags.is_empty() { "-".to_owned() } else { row.flags.join(", ") })?;
     writeln!(out, "where      gate {}, lane {}", row.gate, row.lane)?;
@@ -39,7 +48,7 @@ fn meaning(state: &str) -> &'static str {
         "paid" => "WeChat has charged it; nothing is left to do",
         "unpaid" => "WeChat could not collect it, and tells when it is repaid",
         "parked" => "not sent by itself any more; a person decides: queue retry, or queue void",
-        "void" => "never charged by this gate",
+        "void" => "not sent any more; where it may have been sent before, WeChat may charge it all the same",
         _ => "a state that this version does not know",
     }
 }
@@ -61,12 +70,15 @@ fn happened(event: &str) -> Option<&'static str> {
         "opened" => "the turnstile opened",
         "opening-unconfirmed" => "the program ended before the turnstile had answered; it may have opened, so it is charged",
         "passed" => "somebody passed",
-        "no-passage" => "nobody passed",
+        "opened-again" => "shown again, and the turnstile opened again; charged once",
+        "no-passage" => "opened, and nobody passed within passage_timeout",
+        "passage-unseen" => "the program ended before it had seen whether somebody passed; taken for a passage",
         "attempt" => "sent, and not settled by what came back",
         "accepted" => "sent, and taken by WeChat",
         "parked" => "left to a person",
         "retried" => "to be sent again",
-        "void" => "will not be charged",
+        "void" => "will not be sent any more",
+        "paid-again" => "paid before, and paid again by another payment; give one back at WeChat",
         "accepted-after-void" => "WeChat took it although it was void here; look it up there",
         "answered-after-void" => "answered when it was void here already",
         _ => return None,
@@ -94,5 +106,13 @@ mod tests {
         assert_eq!(told(&event("passed", None)), "somebody passed");
         assert_eq!(told(&event("something-new", Some("evidence"))), "evidence");
         assert_eq!(told(&event("something-new", None)), "");
+    }
+
+    #[test]
+    fn a_void_order_is_not_said_to_be_uncharged_when_it_may_be_or_is() {
+        assert!(!meaning("void").contains("never"));
+        for step in ["passage-unseen", "opened-again", "no-passage", "paid-again"] {
+            assert!(happened(step).is_some_and(|words| words.contains(' ')), "{step}");
+        }
     }
 }
