@@ -14,6 +14,7 @@ use super::{
 use crate::{
     clock::{Stamp, rfc3339_ms},
     ledger::{self, Broken, FsckReport, LedgerError, STATES, Sum},
+    wechat,
 };
 
 /// Whoever passes the gate comes before whoever looks at its books.
@@ -24,7 +25,7 @@ pub(super) fn run(config: &Path, json: bool) -> Result<(), Failure> {
     // Without it the check is only less polite.
     let _ = rustix::process::nice(NICENESS);
     let at = rfc3339_ms(Stamp::now().utc_ms);
-    let report = ledger::fsck(&path)?;
+    let report = ledger::fsck(&path, wechat::is_request_of)?;
     let mut out = stdout().lock();
     if json {
         let text = serde_json::to_string_pretty(&document(&path, &at, &report)).map_err(io::Error::from)?;
@@ -69,7 +70,25 @@ fn write_report(out: &mut impl Write, path: &Path, at: &str, report: &FsckReport
     writeln!(out, "the file: {}", if report.damage.is_empty() { "whole" } else { "damaged" })?;
     report.damage.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
     let verdict = if report.broken.is_empty() { "every fen is explained, every promise of the ledger holds" } else { "see below" };
-    writeln!(out, "the books: {verdict}")
+    writeln!(out, "the books: {verdict}")?;
+    write_remarks(out, report)
+}
+
+/// What breaks no promise, and has to be looked up at WeChat all the same.
+fn write_remarks(out: &mut impl Write, report: &FsckReport) -> io::Result<()> {
+    let FsckReport { mismatched, unknown_callbacks, .. } = report;
+    if mismatched.rows > 0 {
+        let Sum { rows, fen } = mismatched;
+        writeln!(out, "remark: {rows} deductions of {fen} fen were paid with another amount: compare them with WeChat's bill")?;
+    }
+    if unknown_callbacks.rows > 0 {
+        let Sum { rows, fen } = unknown_callbacks;
+        writeln!(
+            out,
+            "remark: {rows} callbacks were about orders that are not here, {fen} fen paid: see the table unknown_callback"
+        )?;
+    }
+    Ok(())
 }
 
 fn document(path: &Path, at: &str, report: &FsckReport) -> Value {
@@ -92,6 +111,8 @@ fn document(path: &Path, at: &str, report: &FsckReport) -> Value {
         "unexplained": sum(&report.unexplained()),
         "recorded": sum(&report.recorded),
         "removed": sum(&report.removed),
+        "mismatched": sum(&report.mismatched),
+        "unknown_callbacks": sum(&report.unknown_callbacks),
         "broken": report.broken.iter().map(broken).collect::<Vec<_>>(),
     })
 }

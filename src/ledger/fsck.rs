@@ -23,6 +23,9 @@ const REMOVABLE: [&str; 2] = ["paid", "void"];
 /// So many rows that are wrong in the same way are named; all are counted.
 const EXAMPLES_MAX: usize = 5;
 
+/// Whether the bytes of a request are of this order and charge this amount; only who makes requests can tell.
+pub type RequestCheck = fn(&[u8], &str, i64) -> bool;
+
 /// A promise that a ledger keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invariant {
@@ -32,6 +35,8 @@ pub enum Invariant {
     Tally,
     /// What is to be sent, or was, has the bytes of its request.
     Body,
+    /// A request says the number and the amount of its row.
+    Request,
     /// Order numbers are 26 characters of Crockford base32.
     OrderForm,
     /// No two deductions have one number.
@@ -42,7 +47,7 @@ pub enum Invariant {
     Amount,
     /// What is accepted says when.
     AcceptedAt,
-    /// What is paid says how much, and when.
+    /// What is paid says when, and how much: what was recorded, unless it is flagged.
     Paid,
     /// Each step of a story belongs to a deduction.
     Events,
@@ -50,7 +55,7 @@ pub enum Invariant {
     JourneyOnce,
     /// A deduction's journey is there.
     Journeys,
-    /// Only what is paid or void was ever removed.
+    /// Only what is paid or void was ever removed, and no sum of it is negative.
     Removed,
     /// The deny-list has as many cards as it says.
     DenyList,
@@ -64,6 +69,7 @@ impl Invariant {
             Self::Explained => "explained",
             Self::Tally => "tally",
             Self::Body => "body",
+            Self::Request => "request",
             Self::OrderForm => "order-form",
             Self::OrderUnique => "order-unique",
             Self::Words => "words",
@@ -85,16 +91,17 @@ impl Invariant {
             Self::Explained => "deductions are in a state that is none of the seven, so their fen are in no sum",
             Self::Tally => "the sums by state, which status shows and limits go by, differ from the rows",
             Self::Body => "deductions that are to be sent, or were, have no request",
+            Self::Request => "requests say another order or another amount than their row, or cannot be read",
             Self::OrderForm => "order numbers are not 26 letters and digits",
             Self::OrderUnique => "order numbers are used more than once, so WeChat charges only one of each",
             Self::Words => "deductions have a kind or an opening that this version does not know",
             Self::Amount => "amounts are negative, or more after the discount than before",
             Self::AcceptedAt => "accepted deductions do not say when they were accepted",
-            Self::Paid => "paid deductions do not say how much was paid, or when",
+            Self::Paid => "paid deductions do not say when, or how much was paid, or that it is not what was recorded",
             Self::Events => "steps of a story belong to no deduction",
             Self::JourneyOnce => "journeys have several deductions that are not void, so the passenger may be charged twice",
             Self::Journeys => "deductions are for journeys that are not in the ledger",
-            Self::Removed => "sums of removed deductions are of a state that is never removed",
+            Self::Removed => "sums of removed deductions are of a state that is never removed, or negative",
             Self::DenyList => "the deny-list has another number of cards than it says",
         }
     }
@@ -156,6 +163,10 @@ pub struct FsckReport {
     pub broken: Vec<Broken>,
     /// What SQLite says of a file that is not whole; empty when it is.
     pub damage: Vec<String>,
+    /// Paid with another amount than recorded, which breaks no promise: what was recorded.
+    pub mismatched: Sum,
+    /// Callbacks about orders that are not here, which break none either: what was paid by them.
+    pub unknown_callbacks: Sum,
 }
 
 impl FsckReport {
@@ -195,6 +206,9 @@ impl FsckReport {
             Some(place) => self.states[place].add(row.total_fen),
             None => self.break_of(Invariant::Explained, &row.order),
         }
+        if row.is_mismatch {
+            self.mismatched.add(row.total_fen);
+        }
         row.breaks().for_each(|invariant| self.break_of(invariant, &row.order));
     }
 
@@ -220,6 +234,17 @@ impl FsckReport {
     }
 }
 
+/// The request that a row keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum KeptRequest {
+    #[default]
+    None,
+    /// Of this order and amount.
+    OfThis,
+    /// Of something else, or spoiled.
+    OfAnother,
+}
+
 /// What of a deduction is looked at.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CheckedRow {
@@ -229,7 +254,7 @@ pub(super) struct CheckedRow {
     pub(super) opening: String,
     pub(super) original_fen: i64,
     pub(super) total_fen: i64,
-    pub(super) has_body: bool,
+    pub(super) request: KeptRequest,
     /// Whether a request was sent, or may have been.
     pub(super) was_sent: bool,
     pub(super) accepted_utc_ms: Option<i64>,
@@ -249,17 +274,21 @@ impl CheckedRow {
             (Invariant::OrderForm, !is_number),
             (Invariant::Words, !is_known),
             (Invariant::Amount, !(0..=self.original_fen).contains(&self.total_fen)),
-            (Invariant::Body, !self.has_body && self.needs_body()),
+            (Invariant::Body, self.request == KeptRequest::None && self.needs_body()),
+            (Invariant::Request, self.request == KeptRequest::OfAnother),
             (Invariant::AcceptedAt, is("accepted") && self.accepted_utc_ms.is_none()),
-            (Invariant::Paid, is("paid") && (!self.is_amount_told() || self.settled_utc_ms.is_none())),
+            (Invariant::Paid, is("paid") && (!self.is_paid_explained() || self.settled_utc_ms.is_none())),
         ]
         .into_iter()
         .filter_map(|(invariant, is_broken)| is_broken.then_some(invariant))
     }
 
     /// Of one payment for several trips whose sum does not fit, the part of each is not known.
-    fn is_amount_told(&self) -> bool {
-        self.paid_fen.is_some() || self.is_mismatch
+    fn is_paid_explained(&self) -> bool {
+        match self.paid_fen {
+            Some(fen) => fen >= 0 && (fen == self.total_fen || self.is_mismatch),
+            None => self.is_mismatch,
+        }
     }
 
     /// What was void or free from the first has no request, and WeChat may call paid what it was never asked for.
@@ -272,16 +301,16 @@ impl CheckedRow {
 ///
 /// # Errors
 /// It is not there, may not be read, is newer than this program, or so damaged that it cannot be read to its end.
-pub fn fsck(path: &Path) -> Result<FsckReport, LedgerError> {
+pub fn fsck(path: &Path, is_request_of: RequestCheck) -> Result<FsckReport, LedgerError> {
     let view = View::open(path)?;
     let explained = |result: rusqlite::Result<FsckReport>| result.map_err(|error| view.explain(&error));
-    explained(look(&view))
+    explained(look(&view, is_request_of))
 }
 
-fn look(view: &View) -> rusqlite::Result<FsckReport> {
+fn look(view: &View, is_request_of: RequestCheck) -> rusqlite::Result<FsckReport> {
     let mut report = FsckReport { damage: view.damage()?, ..FsckReport::default() };
     // Where the file itself is not whole the rest is worth knowing, but may not be readable.
-    match look_at_rows(view, &mut report) {
+    match look_at_rows(view, is_request_of, &mut report) {
         Err(error) if report.damage.is_empty() => Err(error),
         Err(error) => {
             report.damage.push(error.to_string());
@@ -291,14 +320,16 @@ fn look(view: &View) -> rusqlite::Result<FsckReport> {
     }
 }
 
-fn look_at_rows(view: &View, report: &mut FsckReport) -> rusqlite::Result<()> {
-    view.each_row(|row| report.take(row))?;
+fn look_at_rows(view: &View, is_request_of: RequestCheck, report: &mut FsckReport) -> rusqlite::Result<()> {
+    view.each_row(is_request_of, |row| report.take(row))?;
     report.compare_tally(&view.tally()?);
     view.each_number_used_again(|order| report.break_of(Invariant::OrderUnique, order))?;
     view.each_charged_again(|order| report.break_of(Invariant::JourneyOnce, order))?;
     view.each_without_journey(|order| report.break_of(Invariant::Journeys, order))?;
     view.each_stray_event(|event| report.break_of(Invariant::Events, &format!("event {event}")))?;
     report.take_removed(&view.removed()?);
+    view.each_negative_removed(|sum| report.break_of(Invariant::Removed, &format!("{sum}: negative")))?;
+    report.unknown_callbacks = view.unknown_callbacks()?;
     let (said, counted) = view.deny_list()?;
     if said != counted {
         report.break_of(Invariant::DenyList, &format!("{said} said, {counted} there"));
@@ -318,7 +349,7 @@ mod tests {
             opening: "opened".to_owned(),
             original_fen: 200,
             total_fen: 150,
-            has_body: true,
+            request: KeptRequest::OfThis,
             was_sent: true,
             accepted_utc_ms: Some(1),
             paid_fen: Some(150),
@@ -336,12 +367,15 @@ mod tests {
         for state in STATES {
             assert_eq!(broken(&row(state)), [], "{state}");
         }
-        assert_eq!(broken(&CheckedRow { paid_fen: None, is_mismatch: true, ..row("paid") }), []);
+        for paid_fen in [None, Some(149)] {
+            assert_eq!(broken(&CheckedRow { paid_fen, is_mismatch: true, ..row("paid") }), []);
+        }
     }
 
     #[test]
     fn a_request_is_missed_exactly_where_one_was_made() {
-        let without = |state: &str, was_sent| broken(&CheckedRow { has_body: false, was_sent, ..row(state) }) == [Invariant::Body];
+        let without =
+            |state: &str, was_sent| broken(&CheckedRow { request: KeptRequest::None, was_sent, ..row(state) }) == [Invariant::Body];
         for state in ["held", "pending", "accepted", "unpaid", "parked"] {
             assert!(without(state, false), "{state}");
         }
@@ -358,7 +392,10 @@ mod tests {
             (Invariant::Amount, CheckedRow { total_fen: 201, ..row("pending") }),
             (Invariant::Amount, CheckedRow { total_fen: -1, ..row("pending") }),
             (Invariant::AcceptedAt, CheckedRow { accepted_utc_ms: None, ..row("accepted") }),
+            (Invariant::Request, CheckedRow { request: KeptRequest::OfAnother, ..row("pending") }),
             (Invariant::Paid, CheckedRow { paid_fen: None, ..row("paid") }),
+            (Invariant::Paid, CheckedRow { paid_fen: Some(149), ..row("paid") }),
+            (Invariant::Paid, CheckedRow { paid_fen: Some(-1), is_mismatch: true, ..row("paid") }),
             (Invariant::Paid, CheckedRow { settled_utc_ms: None, ..row("paid") }),
         ];
         for (invariant, row) in table {

@@ -34,9 +34,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use deny::*;
 pub use export::*;
-pub use fsck::{Broken, FsckReport, Invariant, Sum, fsck};
+pub use fsck::{Broken, FsckReport, Invariant, RequestCheck, Sum, fsck};
 pub use order::OrderNumber;
-pub use results::{Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm, SettlementAlarmCause};
+pub use results::{
+    Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm, SettlementAlarmCause,
+};
 pub use signal::PendingSignal;
 pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};

@@ -124,6 +124,21 @@ impl RequestCodes {
     }
 }
 
+/// What a request names its order by, and what it charges.
+#[derive(Deserialize)]
+struct RequestTerms {
+    out_order_no: String,
+    attach: String,
+    total_fee: i64,
+}
+
+/// Whether a request, as [`BodyTemplate::body`] made it, charges so much for this order and says so under both names.
+#[must_use]
+pub fn is_request_of(body: &[u8], order: &str, total_fen: i64) -> bool {
+    serde_json::from_slice(body)
+        .is_ok_and(|terms: RequestTerms| terms.out_order_no == order && terms.attach == order && terms.total_fee == total_fen)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +233,14 @@ mod tests {
     fn a_coordinate_that_is_no_number_is_left_out() {
         let template = BodyTemplate { machine_latitude: Some(f64::NAN), ..template() };
         assert!(!text(&template, &single()).contains("latitude"));
+    }
+
+    #[test]
+    fn a_request_is_recognised_by_both_names_of_its_order_and_its_amount() {
+        let body = template().body(&single());
+        let total_fen = single().total_fen;
+        assert!(is_request_of(&body, ORDER, total_fen));
+        assert!(!is_request_of(&body, ORDER, total_fen + 1) && !is_request_of(&body, "01KAQZ3V9B0000000000000043", total_fen));
+        assert!(!is_request_of(b"spoiled", ORDER, total_fen));
     }
 }

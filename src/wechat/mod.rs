@@ -18,7 +18,7 @@ mod test_server;
 
 pub use class::{Class, Classes, Pause, slow_down_pause};
 pub use client::{Answer, ClientError, WeChatClient};
-pub use deduction::{BodyTemplate, Deduction, RequestCodes};
+pub use deduction::{BodyTemplate, Deduction, RequestCodes, is_request_of};
 #[cfg(feature = "sandbox")]
 pub(crate) use envelope::Signed;
 pub use envelope::{Letter, NotOpened, Opener, SignField, SignKey};

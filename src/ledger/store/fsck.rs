@@ -6,7 +6,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
 use super::{APPLICATION_ID, VERSION, explain, text};
 use crate::ledger::{
-    fsck::{CheckedRow, Sum},
+    fsck::{CheckedRow, KeptRequest, RequestCheck, Sum},
     types::LedgerError,
 };
 
@@ -68,16 +68,20 @@ impl View {
         Ok(damage)
     }
 
-    pub(in crate::ledger) fn each_row(&self, mut take: impl FnMut(&CheckedRow)) -> rusqlite::Result<()> {
+    pub(in crate::ledger) fn each_row(
+        &self,
+        is_request_of: RequestCheck,
+        mut take: impl FnMut(&CheckedRow),
+    ) -> rusqlite::Result<()> {
         let mut rows = self.connection.prepare(
-            "SELECT order_number, state, kind, opening, original_fen, total_fen, length(body) > 0 AS has_body,
+            "SELECT order_number, state, kind, opening, original_fen, total_fen, body,
                  sent OR attempts > 0 AS was_sent, accepted_utc_ms, paid_fen,
                  instr(flags, 'amount-mismatch') > 0 AS is_mismatch, settled_utc_ms
              FROM deduction ORDER BY id",
         )?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            take(&checked_row(row)?);
+            take(&checked_row(row, is_request_of)?);
         }
         Ok(())
     }
@@ -94,6 +98,25 @@ impl View {
     fn sums(&self, sql: &str) -> rusqlite::Result<Vec<(String, Sum)>> {
         let sum = |row: &Row<'_>| Ok((row.get(0)?, Sum { rows: row.get::<_, i64>(1)?.try_into().unwrap_or(0), fen: row.get(2)? }));
         self.connection.prepare(sql)?.query_map([], sum)?.collect()
+    }
+
+    /// Sums of what was removed that are less than nothing.
+    pub(in crate::ledger) fn each_negative_removed(&self, mut take: impl FnMut(&str)) -> rusqlite::Result<()> {
+        let sql = "SELECT day || ' ' || state || ' ' || line AS name FROM daily
+             WHERE min(deductions, original_fen, total_fen, paid_fen) < 0";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            take(&text(row, "name")?.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Callbacks for orders that are not here, and what was paid by them: each payment once, however many orders it was for.
+    pub(in crate::ledger) fn unknown_callbacks(&self) -> rusqlite::Result<Sum> {
+        let sql = "SELECT '', (SELECT count(*) FROM unknown_callback), (SELECT ifnull(sum(fen), 0) FROM
+             (SELECT max(fen) AS fen FROM unknown_callback WHERE told <> 'unpaid' GROUP BY ifnull(transaction_id, id)))";
+        Ok(self.sums(sql)?.pop().map_or(Sum::default(), |(_, sum)| sum))
     }
 
     /// Goes along the index of the numbers, which SQLite's own check has compared with the rows.
@@ -141,17 +164,23 @@ impl View {
     }
 }
 
-fn checked_row(row: &Row<'_>) -> rusqlite::Result<CheckedRow> {
+fn checked_row(row: &Row<'_>, is_request_of: RequestCheck) -> rusqlite::Result<CheckedRow> {
     let word = |column| text(row, column).map(Option::unwrap_or_default);
     let holds = |column| row.get::<_, Option<bool>>(column).map(|holds| holds == Some(true));
+    let (order, total_fen) = (word("order_number")?, row.get("total_fen")?);
+    let request = match text(row, "body")?.filter(|body| !body.is_empty()) {
+        None => KeptRequest::None,
+        Some(body) if is_request_of(body.as_bytes(), &order, total_fen) => KeptRequest::OfThis,
+        Some(_) => KeptRequest::OfAnother,
+    };
     Ok(CheckedRow {
-        order: word("order_number")?,
+        order,
         state: word("state")?,
         kind: word("kind")?,
         opening: word("opening")?,
         original_fen: row.get("original_fen")?,
-        total_fen: row.get("total_fen")?,
-        has_body: holds("has_body")?,
+        total_fen,
+        request,
         was_sent: holds("was_sent")?,
         accepted_utc_ms: row.get("accepted_utc_ms")?,
         paid_fen: row.get("paid_fen")?,

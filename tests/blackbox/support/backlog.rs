@@ -18,7 +18,7 @@ pub(crate) fn fill(ledger: &Path, rows: usize) {
     for row in 0..rows {
         let order = format!("{row:026}");
         let qrcode = format!("{row:0>456}");
-        let body = format!("{{\"qrcode\":\"{qrcode}\",\"out_order_no\":\"{order}\",\"attach\":\"{order}\"}}");
+        let body = format!("{{\"qrcode\":\"{qrcode}\",\"out_order_no\":\"{order}\",\"attach\":\"{order}\",\"total_fee\":200}}");
         insert.execute(params![order, body.into_bytes()]).unwrap();
     }
     drop(insert);
