@@ -391,12 +391,16 @@ fn everything_that_is_wrong_has_the_one_answer_is_counted_and_changes_nothing() 
 }
 
 #[test]
-fn what_is_no_http_is_closed_and_counted() {
+fn what_is_no_http_or_has_a_long_head_is_answered_as_http_has_it_and_counted() {
     let site = Site::new();
-    let mut line = site.caller.connect();
-    line.write_all(b"\x16\x03\x01 a handshake of TLS\r\n\r\n").unwrap();
-    assert!(answer(&mut line).is_err());
-    site.gate.wait("it is counted", || site.refused_for("unreadable") == 1);
+    let long_head = format!("POST {PAYMENT} HTTP/1.1\r\nx: {}", "y".repeat(16 * 1024));
+    for (sent, status) in [(&b"\x16\x03\x01 a handshake of TLS\r\n\r\n"[..], "400"), (long_head.as_bytes(), "431")] {
+        let mut line = site.caller.connect();
+        line.write_all(sent).unwrap();
+        let said = answer(&mut line).unwrap_err();
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && said.ends_with("\r\n\r\n"), "{said:?}");
+    }
+    site.gate.wait("both are counted", || site.refused_for("unreadable") == 2);
 }
 
 #[test]
@@ -468,7 +472,8 @@ fn callers_without_a_place_cost_no_memory_however_much_they_send() {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     };
-    site.gate.wait("every place is taken", || site.caller.post(PAYMENT, &json!({})) == refusal() && site.refused_for("too-many") > 0);
+    site.gate
+        .wait("every place is taken", || site.caller.post(PAYMENT, &json!({})) == refusal() && site.refused_for("too-many") > 0);
     let before = peak_kib();
     let mut crowd: Vec<_> = (0..CROWD).map(|_| site.caller.connect()).collect();
     let part = request("POST", PAYMENT, &vec![b'x'; 1024 * 1024]);
@@ -476,7 +481,9 @@ fn callers_without_a_place_cost_no_memory_however_much_they_send() {
         // One that has been refused meanwhile takes no more.
         let _ = line.write_all(&part[..part.len() - 1]);
     }
-    crowd.iter_mut().for_each(|line| drop(answer(line)));
+    for line in &mut crowd {
+        drop(answer(line));
+    }
     let grown = peak_kib() - before;
     assert!(grown < 24 * 1024, "{grown} KiB for {CROWD} callers without a place");
 }
