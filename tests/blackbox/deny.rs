@@ -9,6 +9,7 @@ use crate::{
     control::as_stranger,
     support::{
         Gate, WeChat,
+        callbacks::{Caller, repaid, unpaid},
         phones::{self, Phones, ride_code_gate},
     },
 };
@@ -18,7 +19,7 @@ const LISTED: u64 = 1;
 const FREE: u64 = 2;
 
 struct Site {
-    _wechat: WeChat,
+    wechat: WeChat,
     phones: Phones,
     gate: Gate,
 }
@@ -45,7 +46,7 @@ impl Site {
         let builder = ride_code_gate(&wechat).set("gate", "passenger_interval", "0s");
         let gate = phones::prepare(builder, &[&phones]);
         change(&gate);
-        Self { _wechat: wechat, phones, gate }
+        Self { wechat, phones, gate }
     }
 
     fn write(&self, name: &str, text: &str) -> String {
@@ -253,20 +254,41 @@ fn a_bad_file_of_the_settings_leaves_the_list_and_the_gate_as_they_were_and_says
 
 #[test]
 fn who_owes_is_refused_until_it_is_repaid_where_the_settings_say_so() {
-    let mut site = Site::prepare(|gate| gate.write_settings(&(gate.settings() + "[deny]\nunpaid = true\n")));
+    let (wechat, phones, caller) = (WeChat::start(), Phones::under_root(1), Caller::new());
+    let builder = caller.settings(ride_code_gate(&wechat)).set("gate", "passenger_interval", "0s");
+    let gate = phones::prepare(builder, &[&phones]);
+    gate.write_settings(&(gate.settings() + "[deny]\nunpaid = true\n"));
+    let mut site = Site { wechat, phones, gate };
     site.gate.start();
     assert_eq!(site.tap(LISTED), None);
     site.gate.wait("it is accepted", || site.gate.rows_in("accepted").len() == 1);
-    let set = |state: &str| {
-        let ledger = Connection::open(site.gate.path("ledger.db")).unwrap();
-        ledger.execute("UPDATE deduction SET state = ?", [state]).unwrap();
-    };
-    set("unpaid");
+    let ride = site.wechat.deductions()[0].json.clone();
+    assert!(caller.payment(&unpaid(&ride)));
     assert!(site.is_denied(LISTED) && !site.is_denied(FREE));
     site.gate.wait("the other one is accepted, too", || site.gate.rows_in("accepted").len() == 1);
-    let ledger = Connection::open(site.gate.path("ledger.db")).unwrap();
-    ledger.execute("UPDATE deduction SET state = 'paid', paid_fen = total_fen WHERE state = 'unpaid'", []).unwrap();
+    assert!(caller.arrears(&repaid(&[&ride])));
     assert!(!site.is_denied(LISTED));
+}
+
+#[test]
+fn who_is_denied_while_inside_gets_out() {
+    let (wechat, phones) = (WeChat::start(), Phones::under_root(1));
+    let lanes =
+        ride_code_gate(&wechat).lanes(&["in", "out"]).of_lane("in", "lane", "mode", "entry").of_lane("out", "lane", "mode", "exit");
+    let builder =
+        lanes.of_lane("out", "lane", "station", "S2").set("fare", "max_fen", 1000).set("gate", "passenger_interval", "0s");
+    let mut gate = phones::start(builder, &[&phones]);
+    let code =
+        |number: u8| phones.code(LISTED, &phones::CodeTerms { custom: vec![number], ..phones::CodeTerms::at(phones::now_s()) });
+    gate.send("in", &code(1));
+    gate.wait("the passenger is in", || gate.opens_of("in") == 1);
+    assert_eq!(gate.cli(&["deny", "add", &card(LISTED), "--reason", "card stolen"]).code, Some(0));
+    gate.send("out", &code(2));
+    gate.wait("the passenger is out", || gate.opens_of("out") == 1);
+    gate.wait("the ride is charged", || gate.rows_in("accepted").len() == 1);
+    gate.send("in", &code(3));
+    gate.wait_denials(1);
+    assert_eq!((gate.denials(), gate.opens_of("in")), (vec!["denied-passenger".to_owned()], 1));
 }
 
 #[test]
