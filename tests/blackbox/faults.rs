@@ -5,7 +5,7 @@
 //! several is tried, another one each day; `FAREGATE_FAULTS=all` tries all.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::PathBuf,
     process::Command,
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{DEADLINE, Gate, WeChat, code};
+use crate::support::{DEADLINE, Gate, WeChat, code, codes};
 
 /// More calls than this the story below never makes: the loop ends by itself long before.
 const CALLS_MAX: u64 = 2_000;
@@ -44,15 +44,23 @@ struct Fault {
     errno: i32,
 }
 
+impl Fault {
+    /// Of a daemon that is started from now on. The file that is made when the fault comes to pass.
+    fn prepare(self, gate: &mut Gate) -> PathBuf {
+        let Self { call, first, count, errno } = self;
+        let mark = gate.path("fault-mark");
+        gate.set_env("LD_PRELOAD", library());
+        gate.set_env("FAREGATE_FAULT", format!("{call}:{first}:{count}:{errno}"));
+        gate.set_env("FAREGATE_FAULT_MARK", &mark);
+        mark
+    }
+}
+
 /// One life of a gate with this fault. Whether the fault came to pass.
 fn live(fault: Fault) -> bool {
     let wechat = WeChat::start();
     let mut gate = Gate::beside(&wechat).set("gate", "open_within", "1m").prepare();
-    let order = format!("{}:{}:{}:{}", fault.call, fault.first, fault.count, fault.errno);
-    gate.set_env("LD_PRELOAD", library());
-    gate.set_env("FAREGATE_FAULT", order);
-    let mark = gate.path("fault-mark");
-    gate.set_env("FAREGATE_FAULT_MARK", &mark);
+    let mark = fault.prepare(&mut gate);
     gate.spawn();
     gate.wait_answering();
     // What a reader sends before it is opened is old and is thrown away.
@@ -161,4 +169,23 @@ fn a_disk_that_fails_for_a_while_is_shown_and_survived() {
     for call in ["fdatasync", "write"] {
         assert!(live(Fault { call, first: 12, count: 5, errno: EIO }));
     }
+}
+
+/// How often a gate opens for three codes whose disk takes no sync from number `first` on; `None` when it made fewer.
+fn openings_before_sync(first: u64) -> Option<usize> {
+    let wechat = WeChat::start();
+    let mut gate = Gate::beside(&wechat).start();
+    gate.stop_cleanly();
+    let mark = Fault { call: "fdatasync", first, count: u64::from(u32::MAX), errno: EIO }.prepare(&mut gate);
+    gate.spawn();
+    gate.wait_answering();
+    let opened = codes("SYNC", 0..3).iter().take_while(|code| shown(&mut gate, code)).count();
+    gate.kill9();
+    mark.exists().then_some(opened)
+}
+
+#[test]
+fn between_any_two_openings_lies_a_sync() {
+    let openings: BTreeSet<_> = (1..CALLS_MAX).map_while(openings_before_sync).filter(|opened| *opened < 3).collect();
+    assert_eq!(openings, BTreeSet::from([0, 1, 2]), "a disk that fails from some sync on lets so many in");
 }
