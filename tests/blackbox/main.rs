@@ -29,6 +29,7 @@ mod faults;
 mod framings;
 mod fsck;
 mod isolation;
+mod journey_storm;
 mod journeys;
 mod notify;
 mod outoforder;
