@@ -51,7 +51,7 @@ fn silence() {
 }
 
 /// A frame of the form of a JT/T 1179 ride code, with `custom` bytes of the issuer's; all else is noise.
-fn ride_code(random: &mut Random, custom: usize) -> Vec<u8> {
+pub(crate) fn ride_code(random: &mut Random, custom: usize) -> Vec<u8> {
     let mut frame = random.bytes(332 + custom);
     let length = u16::try_from(329 + custom).unwrap();
     frame[0] = 0x80;

@@ -28,6 +28,7 @@ mod exposure;
 mod faults;
 mod framings;
 mod fsck;
+mod hostile;
 mod isolation;
 mod journey_storm;
 mod journeys;
