@@ -20,6 +20,11 @@ use crate::{
     ride_code::{PassengerId, Refusal, VerifiedCode},
 };
 
+/// Cases of a property that needs files of its own: fewer than usual, unless `PROPTEST_CASES` asks for a number.
+fn cases(fewer: u32) -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { proptest::test_runner::Config::default().cases } else { fewer }
+}
+
 /// A ledger in a folder of its own, with a runtime to ask it from.
 struct Bench {
     folder: TempDir,

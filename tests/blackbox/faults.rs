@@ -179,6 +179,7 @@ fn openings_before_sync(first: u64) -> Option<usize> {
     let mark = Fault { call: "fdatasync", first, count: u64::from(u32::MAX), errno: EIO }.prepare(&mut gate);
     gate.spawn();
     gate.wait_answering();
+    gate.wait("the reader is open", || gate.status()["lanes"][0]["scanner"] == "up");
     let opened = codes("SYNC", 0..3).iter().take_while(|code| shown(&mut gate, code)).count();
     gate.kill9();
     mark.exists().then_some(opened)

@@ -1,8 +1,9 @@
 //! Kill after kill over taps, passages, sweeps, callbacks, reloads and clean stops, in every weather: at the end each journey is
 //! charged at most once, each that was seen to end exactly once, and nothing that was ever in the books has vanished or gone back.
 //!
-//! `FAREGATE_ROUNDS` sets the number of rounds, `FAREGATE_SEED` replays one run. What is judged is seen from outside only: the codes
-//! that were shown, the openings in the trace, WeChat's requests, `queue list` and `journeys list`.
+//! `FAREGATE_ROUNDS` sets the number of rounds; `FAREGATE_SEED` replays one run, as far as its course does not hang on the moment of a
+//! kill. What is judged is seen from outside only: the codes that were shown, the openings in the trace, WeChat's requests,
+//! `queue list` and `journeys list`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -246,11 +247,8 @@ impl Storm {
             self.gate.scan("out", &self.people[*person].exits[*tap].code);
         }
         let calls = self.do_deeds();
-        if self.random.once_in(6) {
-            self.gate.stop_cleanly()
-        } else {
-            self.gate.kill9()
-        }
+        let end = if self.random.once_in(6) { Gate::stop_cleanly } else { Gate::kill9 };
+        end(&mut self.gate);
         // A lane opens in the order of its taps, of which none is refused: its n-th opening in this round is that of the n-th.
         for (person, tap) in opened(&entries, self.gate.opens_of("in") - before[0]) {
             self.people[person].entries[tap].has_opened = true;
@@ -258,7 +256,9 @@ impl Storm {
         for (person, tap) in opened(&exits, self.gate.opens_of("out") - before[1]) {
             self.people[person].exits[tap].has_opened = true;
         }
-        calls.into_iter().for_each(|call| self.note_answer(call));
+        for call in calls {
+            self.note_answer(call);
+        }
     }
 
     // ---- what happens ------------------------------------------------------------------------------------------------------

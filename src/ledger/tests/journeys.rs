@@ -823,7 +823,7 @@ fn holes() -> impl Strategy<Value = Holes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(200), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_passengers_and_the_machine_do_each_journey_costs_what_the_model_says(

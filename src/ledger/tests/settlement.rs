@@ -480,7 +480,7 @@ fn any_happening() -> impl Strategy<Value = Happening> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 40, ..Config::default() })]
+    #![proptest_config(Config { cases: cases(40), ..Config::default() })]
 
     #[test]
     fn whatever_happens_in_whatever_order_a_row_is_what_the_contract_says_and_its_rank_never_falls(

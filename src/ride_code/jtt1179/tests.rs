@@ -382,8 +382,6 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn nothing_that_is_read_makes_parsing_or_explaining_panic(bytes in bytes()) {
         if let Ok(code) = RideCode::parse(&bytes) {
