@@ -28,8 +28,7 @@ use crate::support::{
     gate::Builder,
 };
 
-/// Of each of the two tests: 60 together.
-const ROUNDS: u64 = 30;
+const ROUNDS: u64 = 60;
 const LANES: [&str; 2] = ["in", "out"];
 const TAPS_PER_LANE_MAX: usize = 3;
 /// What a round's daemon lives through, and how long the pauses between are: now and then long enough for a sweep.
@@ -445,7 +444,18 @@ impl Storm {
         let fsck = self.gate.cli(&["fsck"]);
         assert_eq!(fsck.code, Some(0), "{fsck:?}");
         println!("{} people, {} trips charged, {} of them for sure", self.people.len(), charges.len(), sure.len());
+        println!("told and acknowledged: {}; rows: {:?}", self.told.len(), self.kinds_of_rows());
         sure.len()
+    }
+
+    /// How many rows of each kind there are, for whoever wants to see what the storm has met.
+    fn kinds_of_rows(&self) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        for row in self.books.rows.values() {
+            let reason = row["reason"].as_str().map_or(String::new(), |reason| format!(" ({reason})"));
+            *kinds.entry(format!("{} {}{reason}", word(row, "kind"), word(row, "state"))).or_default() += 1;
+        }
+        kinds
     }
 
     /// Each row is settled, and WeChat knows of it what the gate does.
