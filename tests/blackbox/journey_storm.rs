@@ -26,6 +26,7 @@ use crate::support::{
     Answer, DEADLINE, Gate, Random, WeChat,
     callbacks::{Caller, PAYMENT, answer, paid, request, sealed, unpaid},
     gate::Builder,
+    wechat::Deduction,
 };
 
 const ROUNDS: u64 = 60;
@@ -136,18 +137,6 @@ impl Books {
             rows: gate.queue().into_iter().map(|row| (word(&row, "order"), row)).collect(),
             journeys: journeys.as_array().unwrap().iter().map(|row| (word(row, "journey"), row.clone())).collect(),
         }
-    }
-
-    fn of<'a>(rows: &'a BTreeMap<String, Value>, person: &'a Person) -> impl Iterator<Item = &'a Value> {
-        rows.values().filter(|row| row["passenger"].as_str().unwrap().ends_with(&person.name))
-    }
-
-    fn rows_of<'a>(&'a self, person: &'a Person) -> impl Iterator<Item = &'a Value> {
-        Self::of(&self.rows, person)
-    }
-
-    fn journeys_of<'a>(&'a self, person: &'a Person) -> impl Iterator<Item = &'a Value> {
-        Self::of(&self.journeys, person)
     }
 
     /// Nothing has vanished since, no amount has changed, and no state has gone back.
@@ -394,12 +383,13 @@ impl Storm {
     // ---- what must hold after every round ----------------------------------------------------------------------------------
 
     fn assert_openings_are_recorded(&self) {
+        let journeys = count_by_passenger(self.books.journeys.values());
+        let exits = count_by_passenger(self.books.rows.values().filter(|row| row["lane"] == "out"));
         for person in &self.people {
             let entered = person.entries.iter().filter(|tap| tap.has_opened).count();
-            let journeys = self.books.journeys_of(person).count();
+            let journeys = journeys.get(&person.name).copied().unwrap_or_default();
             assert!(entered <= journeys, "let in {entered} times, {journeys} journeys: {person:?}");
-            let is_recorded = self.books.rows_of(person).any(|row| row["lane"] == "out");
-            assert!(is_recorded || !person.has_left(), "let out without a record: {person:?}");
+            assert!(exits.contains_key(&person.name) || !person.has_left(), "let out without a record: {person:?}");
         }
     }
 
@@ -432,7 +422,10 @@ impl Storm {
         self.wechat.assert_one_order_per_code_and_one_body_per_order();
         self.assert_openings_are_recorded();
         self.assert_what_was_told_is_kept();
-        self.books.rows.values().for_each(|row| self.judge_row(row));
+        let sent = self.wechat.deductions();
+        for row in self.books.rows.values() {
+            judge_row(row, &sent);
+        }
         let charges = self.charges();
         for (entry, orders) in &charges {
             assert_eq!(orders.len(), 1, "{} is charged under {orders:?}", String::from_utf8_lossy(entry));
@@ -458,19 +451,6 @@ impl Storm {
         kinds
     }
 
-    /// Each row is settled, and WeChat knows of it what the gate does.
-    fn judge_row(&self, row: &Value) {
-        let (order, state, total_fen) = (word(row, "order"), word(row, "state"), row["total_fen"].as_i64().unwrap());
-        let sent: Vec<_> = self.wechat.deductions().into_iter().filter(|sent| sent.order() == order).collect();
-        match state.as_str() {
-            "accepted" | "paid" | "unpaid" => assert!(sent.iter().any(|sent| sent.taken), "never taken: {row}"),
-            "void" => assert!(sent.is_empty(), "void, and sent: {row}"),
-            _ => assert!(row["reason"] == "unmatched" && state == "parked" && sent.is_empty(), "at the end: {row}"),
-        }
-        let is_at_fare = row["kind"] == "exit" && total_fen == FARE_FEN;
-        assert!((is_at_fare || total_fen == MAX_FEN) && row["flags"].to_string().find("unknown-pair").is_none(), "{row}");
-    }
-
     /// The orders that WeChat has taken for each entry: as the beginning of a trip, or as one that never ended.
     fn charges(&self) -> BTreeMap<Vec<u8>, BTreeSet<String>> {
         let mut charges: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
@@ -486,6 +466,28 @@ impl Storm {
         }
         charges
     }
+}
+
+/// Each row is settled, and WeChat knows of it what the gate does.
+fn judge_row(row: &Value, deductions: &[Deduction]) {
+    let (order, state, total_fen) = (word(row, "order"), word(row, "state"), row["total_fen"].as_i64().unwrap());
+    let sent: Vec<_> = deductions.iter().filter(|sent| sent.order() == order).collect();
+    match state.as_str() {
+        "accepted" | "paid" | "unpaid" => assert!(sent.iter().any(|sent| sent.taken), "never taken: {row}"),
+        "void" => assert!(sent.is_empty(), "void, and sent: {row}"),
+        _ => assert!(row["reason"] == "unmatched" && state == "parked" && sent.is_empty(), "at the end: {row}"),
+    }
+    let is_at_fare = row["kind"] == "exit" && total_fen == FARE_FEN;
+    assert!((is_at_fare || total_fen == MAX_FEN) && !row["flags"].to_string().contains("unknown-pair"), "{row}");
+}
+
+/// By the last four digits, which are all that is told of a passenger, and are the whole name here.
+fn count_by_passenger<'a>(rows: impl Iterator<Item = &'a Value>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        *counts.entry(word(row, "passenger").trim_start_matches('*').to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 /// The taps for which a lane opened.
