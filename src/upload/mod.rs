@@ -150,10 +150,16 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
 
 async fn send<Q: Queue, S: Deduct>(queue: Q, sender: S, id: i64) -> Event {
     match queue.claim(id).await {
-        Ok(Some(mut row)) => match sender.deduct(std::mem::take(&mut row.body), || queue.is_pending(id)).await {
-            Some(outcome) => Event::Sent(row, outcome),
-            None => Event::Gone(id),
-        },
+        Ok(Some(mut row)) => {
+            let is_wanted = move || {
+                let queue = queue.clone();
+                async move { queue.is_pending(id).await }
+            };
+            match sender.deduct(std::mem::take(&mut row.body), is_wanted).await {
+                Some(outcome) => Event::Sent(row, outcome),
+                None => Event::Gone(id),
+            }
+        }
         Ok(None) => Event::Gone(id),
         Err(Unavailable) => Event::NotClaimed(id),
     }
