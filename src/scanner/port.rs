@@ -565,8 +565,9 @@ mod tests {
         symlink(&first.device, &link).unwrap();
         let mut scan = Scan::of(&link);
         scan.up().await;
-        drop(first);
+        // The name goes first: another test's terminal may get its number at once.
         std::fs::remove_file(&link).unwrap();
+        drop(first);
         let reason = scan.absent().await;
         assert!(reason.contains("gone") && reason.contains("plug"), "{reason}");
         assert!(!scan.stats.up.load(Relaxed));
@@ -591,10 +592,10 @@ mod tests {
         scan.up().await;
         first.send(b"whole\nhalf");
         assert_eq!(scan.code().await, b"whole");
+        std::fs::remove_file(&link).unwrap();
         drop(first);
         scan.absent().await;
         let mut second = Reader::plugged_in();
-        std::fs::remove_file(&link).unwrap();
         symlink(&second.device, &link).unwrap();
         scan.up().await;
         second.send(b"next\n");

@@ -121,6 +121,7 @@ impl Floor {
     /// The next step that can be made; the caller makes it, and says which scan it was.
     pub(super) fn turn(&mut self, now: Instant) -> Option<Turn> {
         self.booths.iter_mut().for_each(|booth| booth.unpassed.retain(|(_, until)| *until > now));
+        self.let_go_of_who_has_gone();
         let booths = &self.booths;
         let can = |guest: &Guest| {
             let step = guest.steps.front().filter(|_| guest.due.is_some_and(|due| due <= now));
@@ -130,6 +131,16 @@ impl Floor {
         let step = guest.steps.pop_front()?;
         guest.due = None;
         Some(Turn { guest: guest.id, step })
+    }
+
+    /// Whoever stood before a gate and has nothing more to show there stands there no more.
+    fn let_go_of_who_has_gone(&mut self) {
+        for (lane, booth) in self.booths.iter_mut().enumerate() {
+            let stays = |guest: &Guest| booth.holder == Some(guest.id) && guest.steps.front().is_some_and(|step| step.lane == lane);
+            if booth.asked.is_none() && booth.going.is_empty() && !self.guests.iter().any(stays) {
+                booth.holder = None;
+            }
+        }
     }
 
     pub(super) fn passenger(&mut self, guest: u64) -> Option<&mut Passenger> {

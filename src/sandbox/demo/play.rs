@@ -34,6 +34,8 @@ const OUTAGE_AFTER: Duration = Duration::from_secs(6);
 const OUTAGE_AGAIN_AFTER: Duration = Duration::from_secs(20);
 /// At the end, what waits is waited for so long.
 const SETTLE_MAX: Duration = Duration::from_secs(45);
+/// How long the last passengers may take.
+const FINISH_WITHIN: Duration = Duration::from_secs(60);
 /// Codes that were used are kept to be shown again by others.
 const RECORDINGS_MAX: usize = 8;
 /// How slow the sandbox is: as a real network in a station.
@@ -116,9 +118,17 @@ impl Play {
     pub(super) fn perform(&mut self, scene: &mut Scene, interrupts: &dyn Fn() -> u32) -> Result<(), DemoError> {
         let mut trace = scene.trace()?;
         Self::set_faults(scene, Vec::new());
+        let mut last_came = None;
         while interrupts() == 0 && !self.is_over() {
             self.bring_passengers();
             self.move_on(scene, &mut trace)?;
+            if self.plan.trips.is_some_and(|trips| self.trips >= trips) {
+                // Whoever has not got through by then goes home: a demo that is given a number ends.
+                let since = *last_came.get_or_insert_with(Instant::now);
+                if since.elapsed() > FINISH_WITHIN {
+                    self.floor.send_away();
+                }
+            }
         }
         self.view.is_closing = true;
         self.floor.send_away();

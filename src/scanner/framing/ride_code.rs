@@ -34,7 +34,8 @@ pub(super) struct RideCode {
 impl Rule for RideCode {
     fn take(&mut self, byte: u8, out: &mut Output) {
         self.held.push_back(byte);
-        if let Some(start) = self.start_of_complete() {
+        // One byte can complete a false code and the good one within it.
+        while let Some(start) = self.start_of_complete() {
             out.drop_bytes(start.saturating_sub(self.handed_out));
             out.frames.push(self.held.range(start..).copied().collect());
             self.held.drain(..=start);
@@ -186,6 +187,17 @@ mod tests {
             code[offset - false_header.len()] = mark;
         }
         assert_eq!(framer().push(&[&false_header[..], &code].concat()), [code]);
+    }
+
+    #[test]
+    fn a_good_code_comes_out_of_a_false_one_that_ends_with_the_same_byte() {
+        let false_header = [0x80, 0x01, 0x5b, 0x24, 0, 0, 0, 0, 0];
+        let mut code = test_code(0xb8, 9, 0);
+        for (offset, mark) in [(197, 18), (216, 0x15), (285, 0x15)] {
+            code[offset - false_header.len()] = mark;
+        }
+        let whole = [&false_header[..], &code].concat();
+        assert_eq!(framer().push(&whole), [whole, code]);
     }
 
     #[test]
