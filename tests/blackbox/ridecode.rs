@@ -77,11 +77,13 @@ fn each_code_that_must_not_open_is_refused_with_its_own_reason_in_trace_metrics_
     for ((spoil, reason), code) in SPOILED.into_iter().zip(&codes) {
         assert_eq!(refused(&mut gate, "in", code), reason, "{spoil:?}");
     }
-    let good = phones.fresh(1);
+    // Two codes of one moment, though a second may begin in between.
+    let made_s = now_s();
+    let good = phones.code(1, &CodeTerms::at(made_s));
     gate.send("in", &good);
     gate.wait_opens(1);
     assert_eq!(refused(&mut gate, "out", &good), "duplicate");
-    assert_eq!(refused(&mut gate, "out", &phones.code(1, &CodeTerms::at(now_s() - 1))), "too-soon");
+    assert_eq!(refused(&mut gate, "out", &phones.code(1, &CodeTerms::at(made_s - 1))), "too-soon");
     let (_, metrics) = gate.get("/metrics").unwrap();
     gate.stop_cleanly();
     let of_history = ["duplicate", "too-soon"];

@@ -47,9 +47,7 @@ fuzz_target!(|input: &[u8]| {
 fn envelope(bytes: &[u8]) -> String {
     let (iv, encrypted) = bytes.split_at(bytes.len().min(16));
     let (iv, encrypted) = (BASE64.encode(iv), BASE64.encode(encrypted));
-    format!(
-        r#"{{"appid":"{APPID}","mch_id":"{MCH_ID}","nonce_str":"n","encrypted_data":"{encrypted}","iv":"{iv}","sign":""}}"#
-    )
+    format!(r#"{{"appid":"{APPID}","mch_id":"{MCH_ID}","nonce_str":"n","encrypted_data":"{encrypted}","iv":"{iv}","sign":""}}"#)
 }
 
 fn open(bytes: &[u8]) {

@@ -82,7 +82,7 @@ pub struct Books {
     pub passed: u64,
     /// Who went through without an opening, as the turnstiles showed it.
     pub uninvited: u64,
-    /// Journeys by state, in the order of [`JOURNEY_STATES`].
+    /// Journeys by state, in the order of the contract.
     pub journeys: [u64; 5],
     /// Deductions that the ledger lists.
     pub recorded: u64,
