@@ -213,26 +213,36 @@ impl Store {
             .map(drop)
     }
 
-    /// The entry's opening did not happen: as if there had been no tap.
+    /// The entry's opening did not happen: as if there had been no tap. Where the passenger is at an exit already, that decides whether
+    /// there was a journey.
     pub(super) fn take_back_journey(&self, id: JourneyId, why: Untaken, at_utc_ms: i64) -> rusqlite::Result<()> {
-        let changed = self
+        let state: Option<String> = self
             .connection
             .prepare_cached(
-                "UPDATE journey SET state = 'taken-back', opening = ?2, awaits_passage = 0
-                 WHERE id = ?1 AND state IN ('open', 'replaced', 'unfinished') AND opening = 'waiting'",
+                "UPDATE journey SET state = CASE state WHEN 'exited' THEN state ELSE 'taken-back' END, opening = ?2, awaits_passage = 0
+                 WHERE id = ?1 AND state <> 'taken-back' AND opening = 'waiting' RETURNING state",
             )?
-            .execute(params![id.0, why.as_str()])?;
-        if changed == 0 {
-            return Ok(());
-        }
-        let forget = "DELETE FROM seen WHERE code_digest = (SELECT code_digest FROM journey WHERE id = ?1) AND journey = ?1";
-        self.connection.prepare_cached(forget)?.execute([id.0])?;
-        let Some(before) = self.ended_with(id)? else { return Ok(()) };
+            .query_row(params![id.0, why.as_str()], |row| row.get(0))
+            .optional()?;
+        let Some(state) = state else { return Ok(()) };
         // What the journey before was to be charged has waited for this opening.
-        if let Some(unsent) = self.unsent_for(before)? {
-            self.make_void(unsent, why.as_str(), at_utc_ms)?;
+        if let Some(before) = self.ended_with(id)? {
+            if let Some(unsent) = self.unsent_for(before)? {
+                self.make_void(unsent, why.as_str(), at_utc_ms)?;
+            }
         }
-        self.go_on(before)
+        if state == "taken-back" { self.came_to_nothing(id) } else { Ok(()) }
+    }
+
+    /// What an entry that is taken back leaves: its code may be used again unless somebody passed, and the journey before goes on.
+    fn came_to_nothing(&self, id: JourneyId) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "DELETE FROM seen WHERE journey = ?1
+                     AND code_digest = (SELECT code_digest FROM journey WHERE id = ?1 AND opening IN ('late', 'not-opened'))",
+            )?
+            .execute([id.0])?;
+        self.ended_with(id)?.map_or(Ok(()), |before| self.go_on(before))
     }
 
     /// A tap that was to open once more for a deduction did not.
@@ -297,19 +307,25 @@ impl Store {
     /// The exit that this deduction was recorded for did not happen: its journey is as it was before. One that the passenger has begun
     /// since shows that he is on this one no more.
     pub(super) fn reenter(&self, deduction: DeductionId) -> rusqlite::Result<()> {
-        self.connection
+        let left: Option<(i64, String)> = self
+            .connection
             .prepare_cached(
                 "UPDATE journey SET
-                     state = CASE WHEN opening = 'no-passage' THEN 'taken-back' WHEN was_unfinished THEN 'unfinished'
+                     state = CASE WHEN opening IN ('no-passage', 'late', 'not-opened') THEN 'taken-back'
+                         WHEN was_unfinished THEN 'unfinished'
                          WHEN EXISTS (SELECT 1 FROM journey other WHERE other.passenger = journey.passenger
                              AND other.id > journey.id AND other.state <> 'taken-back')
                          THEN 'replaced' ELSE 'open' END,
                      left_by = NULL,
                      deduction = (SELECT max(id) FROM deduction WHERE journey = journey.id AND kind = 'unfinished-entry')
-                 WHERE id = (SELECT journey FROM deduction WHERE id = ?1) AND state = 'exited' AND left_by = ?1",
+                 WHERE id = (SELECT journey FROM deduction WHERE id = ?1) AND state = 'exited' AND left_by = ?1 RETURNING id, state",
             )?
-            .execute([deduction])
-            .map(drop)
+            .query_row([deduction], |row| row.try_into())
+            .optional()?;
+        match left {
+            Some((id, state)) if state == "taken-back" => self.came_to_nothing(JourneyId(id)),
+            _ => Ok(()),
+        }
     }
 
     /// Somebody passed, or nobody did in time.
@@ -405,13 +421,12 @@ impl Store {
             .query_row(params![id.0, NO_PASSAGE], |row| row.get(0))
             .optional()?;
         let Some(state) = state else { return Ok(()) };
-        let before = self.ended_with(id)?;
-        for journey in [Some(id.0), before].into_iter().flatten() {
+        for journey in [Some(id.0), self.ended_with(id)?].into_iter().flatten() {
             if let Some(held) = self.held_for(journey)? {
                 self.make_void(held, NO_PASSAGE, at_utc_ms)?;
             }
         }
-        before.filter(|_| state == "taken-back").map_or(Ok(()), |before| self.go_on(before))
+        if state == "taken-back" { self.came_to_nothing(id) } else { Ok(()) }
     }
 
     /// After a start: nobody saw whether those who were let through passed; they count as having passed. Entries whose opening was

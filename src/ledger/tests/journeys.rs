@@ -584,6 +584,9 @@ impl Model {
             false if has_entered_since => "replaced",
             false => "open",
         };
+        if self.trips[trip].state == "taken-back" {
+            self.ended_by(trip).into_iter().for_each(|before| self.go_on(before));
+        }
     }
 
     fn passed(&mut self, made: Made) {
@@ -910,6 +913,31 @@ fn an_entry_that_did_not_open_leaves_everything_as_it_was() {
     assert_eq!((row.state.as_str(), row.reason.as_deref()), ("void", Some("late")));
     assert!(bench.sendable(0).is_empty());
     assert!(matches!(bench.journey_tap(Mode::Entry, "S2", false, "b"), Admission::Entered(_)), "the code may be used again");
+}
+
+#[test]
+fn an_entry_that_did_not_open_while_its_passenger_tapped_out_elsewhere_is_no_journey_unless_he_passes_there() {
+    for is_passed in [false, true] {
+        let mut bench = Bench::with(CHARGE_MAX);
+        let before = bench.entered("S1", "a");
+        bench.opens(before.journey);
+        let entered = bench.entered("S2", "b");
+        let left = bench.left(true, "c");
+        bench.runtime.block_on(bench.gate().take_back(entered.journey.into(), Untaken::NotOpened)).unwrap();
+        bench.opens(left.id);
+        let outcome = if is_passed { PassageOutcome::Passed } else { PassageOutcome::NotPassed(NoPassage::Void) };
+        bench.passes(left.id, outcome);
+        let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
+        assert_eq!(states, if is_passed { ["unfinished", "exited"] } else { ["open", "taken-back"] });
+        // What the journey before was to cost waited for an opening that did not come.
+        assert_eq!(bench.first_order().state, "void");
+        let sendable = bench.sendable(0);
+        assert_eq!(sendable, if is_passed { vec![left.id] } else { Vec::new() });
+        bench.restart();
+        let sql = "SELECT opening FROM journey ORDER BY id DESC LIMIT 1";
+        let opening: String = bench.shell().query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(opening, "not-opened", "nothing is left to be called unconfirmed");
+    }
 }
 
 #[test]
