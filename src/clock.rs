@@ -1,9 +1,13 @@
 //! The machine's clocks, read in one place.
 //!
-//! Intervals, pulses and time-outs use [`std::time::Instant`] (monotonic). The ledger keeps [`Stamp`]s: UTC for people, and time
+//! Intervals, pulses and time-outs use [`std::time::Instant`] (monotonic, [`monotonic_now`]). The ledger keeps [`Stamp`]s: UTC for people, and time
 //! since boot together with the boot's ID, so that the age of a record survives a clock that jumps from 1970 to now.
 
-use std::fmt;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+pub(crate) mod simulated;
+
+use std::{fmt, time::Instant};
 
 use jiff::{Timestamp, tz::Offset};
 use rustix::time::{ClockId, clock_gettime};
@@ -23,8 +27,19 @@ impl Stamp {
     /// Reads the clocks now.
     #[must_use]
     pub fn now() -> Self {
+        #[cfg(test)]
+        #[cfg(feature = "sandbox")]
+        if let Some(stamp) = simulated::stamp() {
+            return stamp;
+        }
         Self { utc_ms: clock_ms(ClockId::Realtime), boottime_ms: clock_ms(ClockId::Boottime), synchronized: is_synchronized() }
     }
+}
+
+/// The monotonic clock now. In a test whose runtime has paused its time, that time.
+#[must_use]
+pub fn monotonic_now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn clock_ms(clock: ClockId) -> i64 {
@@ -52,6 +67,11 @@ pub fn is_synchronized() -> bool {
 /// hides that file and passes the ID instead. `None` when neither is to be had: then every start counts as a boot of its own.
 #[must_use]
 pub fn boot_id() -> Option<String> {
+    #[cfg(test)]
+    #[cfg(feature = "sandbox")]
+    if let Some(boot_id) = simulated::boot_id() {
+        return Some(boot_id);
+    }
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").or_else(|_| std::env::var("FAREGATE_BOOT_ID")).ok()?;
     Some(id.trim().replace('-', "")).filter(|id| !id.is_empty())
 }

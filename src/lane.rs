@@ -8,7 +8,7 @@
 //! This room knows no WeChat: what happens to a deduction after the opening is not its affair.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::pending,
     sync::{
         Arc,
@@ -20,7 +20,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    clock::Stamp,
+    clock::{Stamp, monotonic_now},
     config::{Mode, NoPassage},
     ledger::{
         Admission, Denial, GateLedger, GateNote, Health, LedgerError, Opened, Passage, PassageOutcome, RecordId, Tap, Untaken,
@@ -114,7 +114,7 @@ enum Punctuality {
 /// A lane at work.
 struct Worker {
     lane: Lane,
-    promised: HashMap<Ticket, Promised>,
+    promised: BTreeMap<Ticket, Promised>,
     next_ticket: u64,
     passages: Option<Passages<RecordId>>,
     /// Asked, and passed on to the turnstile.
@@ -127,7 +127,7 @@ impl Lane {
     pub async fn run(self) {
         let mut health = self.ledger.health();
         let passages = self.passage.as_ref().map(|rule| Passages::new(rule.timeout));
-        let mut worker = Worker { lane: self, promised: HashMap::new(), next_ticket: 1, passages, asking: Vec::new() };
+        let mut worker = Worker { lane: self, promised: BTreeMap::new(), next_ticket: 1, passages, asking: Vec::new() };
         worker.show_health(&health.borrow_and_update());
         loop {
             let passage_at = worker.passages.as_ref().and_then(Passages::next_wakeup);
@@ -184,7 +184,7 @@ impl Worker {
     }
 
     async fn admit(&mut self, code: VerifiedCode, scanned: Stamp, last_byte_at: Instant) {
-        let checked = Instant::now();
+        let checked = monotonic_now();
         let deadline = last_byte_at + self.lane.open_within;
         let Lane { name, station, mode, passage, .. } = &self.lane;
         let awaits_passage = passage.is_some();
@@ -198,18 +198,18 @@ impl Worker {
             Ok(Admission::Admitted(admitted)) => {
                 let (kind, order, total) = (admitted.kind.as_str(), &admitted.order, admitted.total);
                 log::info!("lane {}: {} admitted, {kind}, order {order}, {total}", self.lane.name, code.digest);
-                let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
+                let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
                 self.follow(Promised { record: admitted.id.into(), timeline, digest: code.digest }, punctuality, deadline).await;
             }
             Ok(Admission::Entered(entered)) => {
                 log::info!("lane {}: {} admitted, journey {} begins", self.lane.name, code.digest, entered.number);
-                let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
+                let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
                 self.follow(Promised { record: entered.journey.into(), timeline, digest: code.digest }, punctuality, deadline)
                     .await;
             }
             Ok(Admission::Again(again)) => {
                 log::info!("lane {}: {} admitted once more for order {}", self.lane.name, code.digest, again.order);
-                let timeline = Timeline { last_byte: last_byte_at, checked, durable: Instant::now() };
+                let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
                 let record = RecordId::Again { deduction: again.deduction, mark: again.mark };
                 self.follow(Promised { record, timeline, digest: code.digest }, punctuality, deadline).await;
             }
@@ -347,7 +347,7 @@ impl Worker {
     }
 
     async fn time_passes(&mut self) {
-        let now = Instant::now();
+        let now = monotonic_now();
         let findings = self.passages.as_mut().map(|passages| passages.elapse(now));
         self.act_on(findings.unwrap_or_default(), utc_ms_of(now)).await;
     }
@@ -420,7 +420,7 @@ impl Worker {
 
 /// When something on the monotonic clock was, UTC milliseconds.
 fn utc_ms_of(at: Instant) -> i64 {
-    Stamp::now().utc_ms - i64::try_from(at.elapsed().as_millis()).unwrap_or(0)
+    Stamp::now().utc_ms - i64::try_from(monotonic_now().saturating_duration_since(at).as_millis()).unwrap_or(0)
 }
 
 fn answer(ping: Ping) {

@@ -24,6 +24,7 @@ pub mod control;
 pub mod daemon;
 pub mod deny_list;
 pub mod doctor;
+mod entropy;
 #[cfg(any(test, feature = "sandbox"))]
 pub mod issuer;
 pub mod journal;
@@ -36,6 +37,9 @@ pub mod ride_code;
 pub mod sandbox;
 pub mod scanner;
 pub mod settlement;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod simulation;
 pub mod turnstile;
 pub mod upload;
 pub mod wechat;

@@ -305,7 +305,7 @@ fn run_gate(runtime: &Runtime, lanes: Vec<Lane>, readers: Vec<Reader>, pings: (m
     });
 }
 
-fn passage_rule(turnstile: &config::Turnstile) -> Option<PassageRule> {
+pub(crate) fn passage_rule(turnstile: &config::Turnstile) -> Option<PassageRule> {
     turnstile.inputs.passage.then(|| PassageRule {
         timeout: turnstile.passage_timeout,
         no_passage: turnstile.no_passage,
@@ -313,7 +313,7 @@ fn passage_rule(turnstile: &config::Turnstile) -> Option<PassageRule> {
     })
 }
 
-fn checker(settings: &Settings) -> Result<Checker, DaemonError> {
+pub(crate) fn checker(settings: &Settings) -> Result<Checker, DaemonError> {
     Ok(match &settings.ride_code.format {
         Format::Opaque { passenger } => Checker::opaque(&settings.ride_code, *passenger),
         Format::Jtt1179 { roots } => Checker::jtt1179(&settings.ride_code, TrustStore::read(roots)?),

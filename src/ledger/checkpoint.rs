@@ -18,6 +18,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::clock::monotonic_now;
+
 /// The log is given this length in quiet moments after a start, in steps of [`GROWTH_BYTES`].
 const LOG_BYTES_MIN: u64 = 4 << 20;
 /// One step: as much as a slow card writes while a passenger comes to the reader.
@@ -31,6 +33,17 @@ const BUSY_OPERATIONS: usize = 256;
 /// A log longer than this must be begun anew soon.
 pub(super) const LOG_BYTES_MAX: u64 = 16 << 20;
 
+/// Where checkpoints are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checkpoints {
+    /// On a thread of their own.
+    Aside,
+    /// At once, by whoever begins them: in simulations, which have one thread.
+    #[cfg(test)]
+    #[cfg(feature = "sandbox")]
+    Inline,
+}
+
 pub(super) struct Checkpointer {
     operations: usize,
     quiet_since: Instant,
@@ -41,29 +54,44 @@ pub(super) struct Checkpointer {
     has_finished: Arc<AtomicBool>,
     requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// The file, where its owner's thread does the work.
+    #[cfg(test)]
+    #[cfg(feature = "sandbox")]
+    inline: Option<std::path::PathBuf>,
 }
 
 impl Checkpointer {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, checkpoints: Checkpoints) -> Self {
+        let has_thread = checkpoints == Checkpoints::Aside;
         let (requests, received) = sync_channel::<()>(1);
         let is_running = Arc::new(AtomicBool::new(false));
         let has_finished = Arc::new(AtomicBool::new(false));
         let (file, running, finished) = (path.to_owned(), is_running.clone(), has_finished.clone());
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+        let work = move || {
             while received.recv().is_ok() {
-                if let Err(error) = checkpoint(&file) {
-                    log::warn!("the ledger's log could not be moved back and will be later: {error}");
-                }
+                checkpoint_or_tell(&file);
                 finished.store(true, Ordering::Release);
                 running.store(false, Ordering::Release);
             }
-        });
-        let (requests, thread) = (Some(requests), thread.ok());
-        Self { operations: 0, quiet_since: Instant::now(), is_log_short: true, is_running, has_finished, requests, thread }
+        };
+        // Without a thread the log grows until the writer moves it back itself.
+        let spawn = || std::thread::Builder::new().name("checkpoint".to_owned()).spawn(work).ok();
+        Self {
+            operations: 0,
+            quiet_since: monotonic_now(),
+            is_log_short: true,
+            is_running,
+            has_finished,
+            requests: has_thread.then_some(requests),
+            thread: has_thread.then(spawn).flatten(),
+            #[cfg(test)]
+            #[cfg(feature = "sandbox")]
+            inline: (!has_thread).then(|| path.to_owned()),
+        }
     }
 
     pub(super) fn gate_is_busy(&mut self) {
-        self.quiet_since = Instant::now();
+        self.quiet_since = monotonic_now();
     }
 
     /// When the gate will be quiet; `None` when it is.
@@ -109,7 +137,13 @@ impl Checkpointer {
 
     fn start(&mut self) {
         self.operations = 0;
-        self.quiet_since = Instant::now();
+        self.quiet_since = monotonic_now();
+        #[cfg(test)]
+        #[cfg(feature = "sandbox")]
+        if let Some(file) = &self.inline {
+            checkpoint_or_tell(file);
+            return self.has_finished.store(true, Ordering::Release);
+        }
         if let Some(requests) = &self.requests {
             self.is_running.store(true, Ordering::Release);
             if requests.try_send(()).is_err() {
@@ -126,6 +160,12 @@ impl Drop for Checkpointer {
             // A panic there has been reported; there is nothing left to do about it here.
             let _ = thread.join();
         }
+    }
+}
+
+fn checkpoint_or_tell(path: &Path) {
+    if let Err(error) = checkpoint(path) {
+        log::warn!("the ledger's log could not be moved back and will be later: {error}");
     }
 }
 

@@ -44,6 +44,7 @@ pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};
 
 use crate::{clock::boot_id, config::Settings, journey::Rules};
+use checkpoint::Checkpoints;
 use lock::Lock;
 use store::{BootName, Context, IfMissing, LastRun, Store};
 use writer::{Alarms, GateOp, NetworkOp, Setup, Writer};
@@ -138,7 +139,24 @@ pub fn start_existing(options: Options) -> Result<(Running, GateLedger, NetworkL
     start_with(options, IfMissing::Fail)
 }
 
-fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
+fn start_with(options: Options, if_missing: IfMissing) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
+    let (writer, gate, network) = prepare(options, if_missing, Checkpoints::Aside)?;
+    Ok((Running { thread: spawn(writer)? }, gate, network))
+}
+
+/// As [`start`], without a thread: the ledger is served by the future, on the runtime of whoever polls it.
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+pub(crate) fn inline(options: Options) -> Result<(impl Future<Output = Written> + use<>, GateLedger, NetworkLedger), LedgerError> {
+    let (writer, gate, network) = prepare(options, IfMissing::Create, Checkpoints::Inline)?;
+    Ok((writer.serve(), gate, network))
+}
+
+fn prepare(
+    mut options: Options,
+    if_missing: IfMissing,
+    checkpoints: Checkpoints,
+) -> Result<(Writer, GateLedger, NetworkLedger), LedgerError> {
     let boot = boot_name()?;
     let prepared = store::prepare_file(&options.path, if_missing);
     // Two names of one file are one ledger.
@@ -173,11 +191,11 @@ fn start_with(mut options: Options, if_missing: IfMissing) -> Result<(Running, G
         pending: pending.clone(),
         alarms,
         observer: options.observer,
+        checkpoints,
     });
-    let thread = spawn(writer)?;
     let gate = GateLedger { ops: gate_sender, health: health_seen.clone() };
     let network = NetworkLedger { ops: network_sender, health: health_seen, alarms: alarms_seen, pending };
-    Ok((Running { thread }, gate, network))
+    Ok((writer, gate, network))
 }
 
 /// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out.
@@ -200,7 +218,7 @@ fn boot_name() -> Result<BootName, LedgerError> {
 fn spawn(writer: Writer) -> Result<JoinHandle<Written>, LedgerError> {
     let unavailable = |error: std::io::Error| LedgerError::unavailable(format!("its thread cannot be started: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
-    std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&runtime)).map_err(unavailable)
+    std::thread::Builder::new().name("ledger".to_owned()).spawn(move || runtime.block_on(writer.serve())).map_err(unavailable)
 }
 
 /// The gate's way to the ledger. Cheap to clone.

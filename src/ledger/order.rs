@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::entropy;
+
 /// 26 characters of Crockford base32: 48 bits of UTC milliseconds, then 80 bits from the system's random source. Never a counter:
 /// a restored backup or a cloned SD card must not hand out a number again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,7 +19,7 @@ impl OrderNumber {
     /// The system's random source does not answer.
     pub fn generate(utc_ms: i64) -> Result<Self, getrandom::Error> {
         let mut random = [0; 10];
-        getrandom::fill(&mut random)?;
+        entropy::fill(&mut random)?;
         Ok(Self::from_parts(utc_ms, random))
     }
 

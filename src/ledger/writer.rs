@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Keeping;
 use super::{
-    checkpoint::{Checkpointer, GROWTH_BYTES, LOG_BYTES_MAX},
+    checkpoint::{Checkpointer, Checkpoints, GROWTH_BYTES, LOG_BYTES_MAX},
     lock::Lock,
     order::OrderNumber,
     results::{Callback, IfUnknown, Settled as SettledOrders, SettlementAlarm},
@@ -43,7 +43,7 @@ use super::{
     },
 };
 use crate::{
-    clock::Stamp,
+    clock::{Stamp, monotonic_now},
     journey::{Reached, Rules},
 };
 use decisions::Delivering;
@@ -174,6 +174,7 @@ pub(super) struct Setup {
     pub(super) pending: Arc<PendingSignal>,
     pub(super) alarms: watch::Sender<Alarms>,
     pub(super) observer: Observer,
+    pub(super) checkpoints: Checkpoints,
 }
 
 /// A record that must become `void` before anything new is recorded.
@@ -256,12 +257,12 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
-        let checkpointer = Checkpointer::new(&setup.path);
+        let checkpointer = Checkpointer::new(&setup.path, setup.checkpoints);
         let rules = &setup.context.rules;
         let exposure = ExposureWatch::new(rules.exposure, rules.tariff.single().total, setup.alarms);
         let (file, fault) = match setup.store {
             Ok(store) => (File::Open(store), LedgerError::unavailable("it was never closed")),
-            Err(error) => (File::Closed { retry_at: Instant::now() + REOPEN_PAUSE.0, pause: REOPEN_PAUSE.0 }, error),
+            Err(error) => (File::Closed { retry_at: monotonic_now() + REOPEN_PAUSE.0, pause: REOPEN_PAUSE.0 }, error),
         };
         let mut writer = Self {
             path: setup.path,
@@ -290,7 +291,7 @@ impl Writer {
             waiting_op: None,
             denials: MinuteLimit::default(),
             notes: MinuteLimit::default(),
-            disk_looked_at: Instant::now(),
+            disk_looked_at: monotonic_now(),
             reopened: None,
             checkpointer,
             upkeep: Upkeep::new(),
@@ -307,18 +308,18 @@ impl Writer {
     }
 
     /// Serves until every handle of the gate and of the network is gone, then writes what is left to write and closes the file.
-    pub(super) fn run(mut self, runtime: &tokio::runtime::Runtime) -> Written {
+    pub(super) async fn serve(mut self) -> Written {
         let mut gate_ops = Vec::with_capacity(BATCH_MAX);
-        while runtime.block_on(self.wait(&mut gate_ops)) {
+        while self.wait(&mut gate_ops).await {
             self.serve_gate(&mut gate_ops);
             self.serve_network();
             self.keep_house();
         }
-        self.write_the_rest()
+        self.write_the_rest().await
     }
 
-    fn write_the_rest(&mut self) -> Written {
-        let end = Instant::now() + LAST_TRIES.0;
+    async fn write_the_rest(&mut self) -> Written {
+        let end = monotonic_now() + LAST_TRIES.0;
         loop {
             self.correct();
             self.flush();
@@ -326,10 +327,10 @@ impl Writer {
                 self.end_delivering();
                 return Written::All;
             }
-            if Instant::now() >= end {
+            if monotonic_now() >= end {
                 break;
             }
-            std::thread::sleep(LAST_TRIES.1);
+            tokio::time::sleep(LAST_TRIES.1).await;
             if let File::Closed { pause, .. } = self.file {
                 self.reopen(pause);
             }
@@ -529,7 +530,7 @@ impl Writer {
 
     /// Another program's lock is in the way: nothing is wrong with the file, and whoever waits is told.
     fn is_locked_by_another(&mut self, error: &LedgerError) {
-        self.locked = Some((error.clone(), Instant::now()));
+        self.locked = Some((error.clone(), monotonic_now()));
         self.set_health(Health::Down { reason: error.reason() });
     }
 
@@ -562,7 +563,7 @@ impl Writer {
 
     fn defer(&mut self, op: Deferred) {
         self.deferred.push_back(op);
-        self.deferred_since.get_or_insert_with(Instant::now);
+        self.deferred_since.get_or_insert_with(monotonic_now);
     }
 
     fn defer_opened(&mut self, opened: Box<Opened>) {
@@ -637,7 +638,7 @@ impl Writer {
         if waited.is_empty() && joining == 0 {
             return;
         }
-        let (began, changes) = (Instant::now(), store.changes());
+        let (began, changes) = (monotonic_now(), store.changes());
         let (context, deferred) = (&self.context, &self.deferred);
         let result = store.transact(|store| {
             // First what has happened already: a deduction that was accepted a moment ago counts against no limit.
@@ -656,7 +657,7 @@ impl Writer {
             Ok(results) => {
                 let operations = waited.len() + joining;
                 if store.changes() != changes {
-                    (self.observer)(LedgerEvent::Committed { took: began.elapsed(), operations });
+                    (self.observer)(LedgerEvent::Committed { took: monotonic_now().saturating_duration_since(began), operations });
                 }
                 self.locked = None;
                 self.checkpointer.committed(operations);
@@ -736,7 +737,7 @@ impl Writer {
                 _ => {}
             }
         }
-        self.deferred_since = if self.deferred.is_empty() { None } else { Some(Instant::now()) };
+        self.deferred_since = if self.deferred.is_empty() { None } else { Some(monotonic_now()) };
     }
 
     fn reply(&mut self, waited: Vec<Waited>, results: Vec<Result<Outcome, rusqlite::Error>>) {
@@ -791,14 +792,14 @@ impl Writer {
     /// A file that fails again soon after it was opened is left alone for longer each time.
     fn fail(&mut self, error: &LedgerError) {
         let pause = match self.reopened {
-            Some((at, pause)) if at.elapsed() < 2 * REOPEN_PAUSE.1 => (pause * 2).min(REOPEN_PAUSE.1),
+            Some((at, pause)) if monotonic_now() < at + 2 * REOPEN_PAUSE.1 => (pause * 2).min(REOPEN_PAUSE.1),
             _ => REOPEN_PAUSE.0,
         };
         self.close(error, pause);
     }
 
     fn close(&mut self, error: &LedgerError, pause: Duration) {
-        self.file = File::Closed { retry_at: Instant::now() + pause, pause };
+        self.file = File::Closed { retry_at: monotonic_now() + pause, pause };
         self.fault = error.clone();
         self.set_health(Health::Down { reason: error.reason() });
     }
@@ -808,7 +809,7 @@ impl Writer {
             Ok(store) => {
                 self.file = File::Open(store);
                 self.delivering.file_was_opened();
-                self.reopened = Some((Instant::now(), pause));
+                self.reopened = Some((monotonic_now(), pause));
                 self.forget_corrections();
                 self.recover();
                 (self.observer)(LedgerEvent::Reopened);
@@ -877,7 +878,7 @@ impl Writer {
     }
 
     fn look_at_disk(&mut self) {
-        self.disk_looked_at = Instant::now();
+        self.disk_looked_at = monotonic_now();
         let File::Open(store) = &self.file else { return };
         if !store.is_in_place() {
             let path = self.path.display();
@@ -916,7 +917,7 @@ impl Writer {
     }
 
     fn keep_house(&mut self) {
-        let now = Instant::now();
+        let now = monotonic_now();
         if let File::Closed { retry_at, pause } = self.file {
             if now >= retry_at {
                 self.reopen(pause);

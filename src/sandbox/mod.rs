@@ -21,5 +21,9 @@ pub use book::{CHARGES_MAX, Charge};
 pub use callbacks::{CallbackCounts, CallbackRules, Money, REPEAT_MAX};
 pub use courier::Callee;
 pub use faults::{Fault, Faults, FaultsInForce, LATENCY_MAX_MS, Latency, On, RULES_MAX, Rule};
+#[cfg(test)]
+pub(crate) use random::Random;
+#[cfg(test)]
+pub(crate) use seal::{Freshness, seal};
 pub use server::Sandbox;
 pub use wechat::{Answer, Counts, ERRCODE_ORDER_REUSED, Moment, Options, Reply, Request, TokenUse, WeChat};

@@ -12,9 +12,9 @@ const IV_BYTES: usize = 16;
 
 /// What must be another for each envelope.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Freshness {
-    pub(super) iv: [u8; IV_BYTES],
-    pub(super) nonce: [u8; 8],
+pub(crate) struct Freshness {
+    pub(crate) iv: [u8; IV_BYTES],
+    pub(crate) nonce: [u8; 8],
 }
 
 impl Freshness {
@@ -28,7 +28,7 @@ impl Freshness {
 }
 
 /// An envelope with this content; `None` when the key is not as long as an AES key.
-pub(super) fn seal(keys: &Opener, content: &Value, fresh: Freshness) -> Option<Value> {
+pub(crate) fn seal(keys: &Opener, content: &Value, fresh: Freshness) -> Option<Value> {
     let (nonce, iv) = (HEXLOWER.encode(&fresh.nonce), BASE64.encode(&fresh.iv));
     let encrypted_data = BASE64.encode(&encrypt(keys.aes_key.expose_secret(), fresh.iv, content.to_string().as_bytes())?);
     let Opener { appid, mch_id, .. } = keys;

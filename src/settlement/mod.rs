@@ -142,6 +142,14 @@ impl Receiver {
         }))
     }
 
+    /// Whether a callback is received that comes without a network.
+    #[cfg(test)]
+    #[cfg(feature = "sandbox")]
+    pub(crate) async fn receives(&self, path: &str, envelope: &Value) -> bool {
+        let request = Request::post(path).body(Body::from(envelope.to_string())).unwrap();
+        self.0.take(request).await.is_ok()
+    }
+
     /// Serves until `stop` is true or its sender is gone.
     pub async fn serve(self, listener: TcpListener, stop: watch::Receiver<bool>) {
         self.0.recall().await;

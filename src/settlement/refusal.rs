@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    clock::monotonic_now,
     monitor::{Metrics, Turned},
     wechat::NotOpened,
 };
@@ -135,9 +136,9 @@ impl Refusals {
 
     fn is_time_to_tell(&self, cause: Cause) -> bool {
         let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = told_at.get(&cause).is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        let is_time = told_at.get(&cause).is_none_or(|at| monotonic_now() >= *at + TELL_EVERY);
         if is_time {
-            told_at.insert(cause, Instant::now());
+            told_at.insert(cause, monotonic_now());
         }
         is_time
     }

@@ -15,6 +15,9 @@
 mod driver;
 mod faults;
 mod gpio;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+pub(crate) mod inline;
 mod inputs;
 mod machine;
 pub mod passages;
@@ -38,7 +41,7 @@ use std::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::config;
-use driver::InputSink;
+use driver::{Driver, InputSink};
 use faults::FaultSet;
 pub use faults::InputFault;
 pub use gpio::{GpioError, LinePlace};
@@ -191,6 +194,9 @@ pub struct LaneHandle {
     messages: mpsc::Sender<Message>,
     state: Arc<AtomicU8>,
     faults: Arc<AtomicU8>,
+    /// Rung with each order, where no thread waits for them.
+    #[cfg(test)]
+    bell: Arc<tokio::sync::Notify>,
 }
 
 impl LaneHandle {
@@ -229,6 +235,8 @@ impl LaneHandle {
     fn send(&self, input: Input) {
         // Without a receiver the thread has ended, which the end of the events tells.
         let _ = self.messages.send(Message::Order { lane: self.lane, input });
+        #[cfg(test)]
+        self.bell.notify_one();
     }
 }
 
@@ -287,10 +295,21 @@ pub fn start(setups: Vec<LaneSetup>) -> Result<(Turnstiles, Vec<Lane>), Turnstil
 
 fn open_lane(index: usize, setup: LaneSetup, messages: &mpsc::Sender<Message>) -> Result<(Worker, Lane), TurnstileError> {
     let driver = driver::open(&setup, InputSink::new(index, messages.clone()))?;
+    Ok(lane_with(index, setup, driver, messages))
+}
+
+fn lane_with(index: usize, setup: LaneSetup, driver: Box<dyn Driver>, messages: &mpsc::Sender<Message>) -> (Worker, Lane) {
     let (sender, events) = unbounded_channel();
     let worker = Worker::start(setup, driver, sender);
-    let handle = LaneHandle { lane: index, messages: messages.clone(), state: worker.state(), faults: worker.faults() };
-    Ok((worker, Lane { handle, events }))
+    let handle = LaneHandle {
+        lane: index,
+        messages: messages.clone(),
+        state: worker.state(),
+        faults: worker.faults(),
+        #[cfg(test)]
+        bell: Arc::default(),
+    };
+    (worker, Lane { handle, events })
 }
 
 fn spawn(room: Room, messages: mpsc::Receiver<Message>, stopping: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {

@@ -22,6 +22,7 @@ use super::{
     machine::{Actions, Input, Machine},
     signals::Set,
 };
+use crate::clock::monotonic_now;
 
 /// How long [`FailSafe::close_all`] waits for an output that is just being set.
 const FAIL_SAFE_WAIT: Duration = Duration::from_millis(100);
@@ -61,12 +62,12 @@ impl FailSafe {
 }
 
 fn lock_within(outputs: &Mutex<Outputs>, patience: Duration) -> Option<MutexGuard<'_, Outputs>> {
-    let end = Instant::now() + patience;
+    let end = monotonic_now() + patience;
     loop {
         match outputs.try_lock() {
             Ok(guard) => return Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
+            Err(TryLockError::WouldBlock) if monotonic_now() >= end => return None,
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -130,7 +131,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Sets every output inactive.
     pub(super) fn start(setup: LaneSetup, driver: Box<dyn Driver>, events: UnboundedSender<Event>) -> Self {
-        let machine = Machine::new(setup.settings.pulse, setup.settings.pulse_gap, Instant::now());
+        let machine = Machine::new(setup.settings.pulse, setup.settings.pulse_gap, monotonic_now());
         let mut worker = Self {
             name: setup.name,
             machine,
@@ -162,7 +163,7 @@ impl Worker {
     fn step(&mut self, input: Input) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
-            let Actions { open, events, sets } = self.machine.handle(Instant::now(), input);
+            let Actions { open, events, sets } = self.machine.handle(monotonic_now(), input);
             next = open.map(|active| Input::OpenSet(self.set_open(active)));
             self.machine.state().store(&self.state);
             for event in events {
@@ -260,7 +261,7 @@ impl Room {
         loop {
             let message = self.receive(messages);
             if stopping.load(Ordering::Acquire) || matches!(message, Some(Message::Stop)) {
-                self.workers.iter_mut().for_each(|worker| worker.step(Input::Stop));
+                self.stop();
                 if let Some(message) = message {
                     self.deliver(message);
                 }
@@ -273,11 +274,16 @@ impl Room {
         }
     }
 
+    /// Nothing opens any more.
+    pub(super) fn stop(&mut self) {
+        self.workers.iter_mut().for_each(|worker| worker.step(Input::Stop));
+    }
+
     /// Lets running pulses end, each within [`LAST_PULSE_MAX`](super::machine::LAST_PULSE_MAX); whatever is still asked for is not
     /// opened.
     fn come_to_rest(mut self, messages: &Receiver<Message>) {
-        while let Some(wakeup) = self.pulsing().filter_map(|worker| worker.machine.next_wakeup()).min() {
-            std::thread::sleep(wakeup.saturating_duration_since(Instant::now()));
+        while let Some(wakeup) = self.next_end_of_pulse() {
+            std::thread::sleep(wakeup.saturating_duration_since(monotonic_now()));
             self.tick();
         }
         for message in messages.try_iter() {
@@ -285,23 +291,30 @@ impl Room {
         }
     }
 
-    fn pulsing(&self) -> impl Iterator<Item = &Worker> {
-        self.workers.iter().filter(|worker| !worker.machine.is_at_rest())
+    /// When [`Self::tick`] is due.
+    pub(super) fn next_wakeup(&self) -> Option<Instant> {
+        self.workers.iter().filter_map(Worker::next_wakeup).min()
+    }
+
+    /// When the next of the running pulses ends.
+    pub(super) fn next_end_of_pulse(&self) -> Option<Instant> {
+        let pulsing = self.workers.iter().filter(|worker| !worker.machine.is_at_rest());
+        pulsing.filter_map(|worker| worker.machine.next_wakeup()).min()
     }
 
     /// The next message, or nothing when a lane is due before one comes. Nobody left to send one is a reason to stop.
     fn receive(&self, messages: &Receiver<Message>) -> Option<Message> {
-        let Some(wakeup) = self.workers.iter().filter_map(Worker::next_wakeup).min() else {
+        let Some(wakeup) = self.next_wakeup() else {
             return Some(messages.recv().unwrap_or(Message::Stop));
         };
-        match messages.recv_timeout(wakeup.saturating_duration_since(Instant::now())) {
+        match messages.recv_timeout(wakeup.saturating_duration_since(monotonic_now())) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
         }
     }
 
-    fn deliver(&mut self, message: Message) {
+    pub(super) fn deliver(&mut self, message: Message) {
         match message {
             Message::Order { lane, input } => self.step(lane, input),
             Message::Line { lane, line: input, active } => self.sense(lane, input, active),
@@ -321,7 +334,7 @@ impl Room {
             InputLine::FireAlarm => self.fire_alarm(lane, active),
         }
         if let Some(worker) = self.workers.get_mut(lane) {
-            worker.note_fault(|faults| faults.sense(input, active, Instant::now()));
+            worker.note_fault(|faults| faults.sense(input, active, monotonic_now()));
         }
     }
 
@@ -348,8 +361,8 @@ impl Room {
         self.workers.iter().any(|worker| worker.fire_alarm)
     }
 
-    fn tick(&mut self) {
-        let now = Instant::now();
+    pub(super) fn tick(&mut self) {
+        let now = monotonic_now();
         self.workers.iter_mut().for_each(|worker| worker.tick(now));
     }
 }

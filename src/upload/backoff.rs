@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
+use crate::entropy;
+
 /// Each wait is drawn from this part around its middle, so that gates which failed together do not come back together.
 const JITTER: f64 = 0.25;
 
@@ -41,7 +43,7 @@ impl Backoff {
 fn law(middle: Duration) -> ExponentialBackoff {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(middle)
-        .with_randomization_factor(JITTER)
+        .with_randomization_factor(if entropy::is_seeded() { 0.0 } else { JITTER })
         .with_max_elapsed_time(None)
         .build()
 }

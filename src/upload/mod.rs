@@ -35,7 +35,7 @@ use self::{
     parked::ParkedNews,
     policy::{Action, Policy},
 };
-use crate::config;
+use crate::{clock::monotonic_now, config};
 
 /// Sends what is pending until `stop` becomes true or its sender is gone; then ends at once. What is in flight is dropped.
 ///
@@ -59,7 +59,7 @@ pub async fn run<Q: Queue, S: Deduct>(
     loop {
         uploader.start_what_is_due();
         uploader.tell();
-        let wake_at = [uploader.policy.wake_at(now()), uploader.parked.due_at()].into_iter().flatten().min();
+        let wake_at = [uploader.policy.wake_at(monotonic_now()), uploader.parked.due_at()].into_iter().flatten().min();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -94,7 +94,7 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
     fn start_what_is_due(&mut self) {
         loop {
             let queue = self.queue.clone();
-            match self.policy.next(now()) {
+            match self.policy.next(monotonic_now()) {
                 Action::Load { after_id, limit } => {
                     self.tasks.spawn(async move { Event::Loaded(queue.load(after_id, limit).await, limit) })
                 }
@@ -107,8 +107,8 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
     fn take(&mut self, event: Result<Event, JoinError>) {
         match event {
             Ok(Event::Loaded(Ok(ids), limit)) => self.policy.loaded(&ids, limit),
-            Ok(Event::Loaded(Err(Unavailable), _)) => self.policy.not_loaded(now()),
-            Ok(Event::NotClaimed(id)) => self.policy.not_claimed(id, now()),
+            Ok(Event::Loaded(Err(Unavailable), _)) => self.policy.not_loaded(monotonic_now()),
+            Ok(Event::NotClaimed(id)) => self.policy.not_claimed(id, monotonic_now()),
             Ok(Event::Gone(id)) => self.policy.gone(id),
             Ok(Event::Sent(row, outcome)) => self.settle(&row, outcome),
             Ok(Event::Recorded(id)) => self.policy.recorded(id),
@@ -123,10 +123,10 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
 
     fn settle(&mut self, row: &PendingRow, outcome: Outcome) {
         self.monitor.count(&outcome.verdict);
-        let record = self.policy.sent(row, outcome, now());
+        let record = self.policy.sent(row, outcome, monotonic_now());
         if let Settlement::Parked { reason } = record.settlement {
             let answer = record.answer.as_deref().unwrap_or_default();
-            if let Some(news) = self.parked.of(&row.order, reason, answer, now()) {
+            if let Some(news) = self.parked.of(&row.order, reason, answer, monotonic_now()) {
                 log::warn!("{news}");
             }
         }
@@ -135,7 +135,7 @@ impl<Q: Queue, S: Deduct> Uploader<Q, S> {
 
     fn tell(&mut self) {
         self.monitor.show(self.policy.status());
-        if let Some(others) = self.parked.take_due(now()) {
+        if let Some(others) = self.parked.take_due(monotonic_now()) {
             log::warn!("{others}");
         }
         for notice in self.policy.take_notices() {
@@ -173,10 +173,6 @@ async fn make_record<Q: Queue>(queue: Q, record: AttemptRecord, backoff: Backoff
         time::sleep(backoff.delay(failures)).await;
     }
     Event::Recorded(record.id)
-}
-
-fn now() -> Instant {
-    time::Instant::now().into_std()
 }
 
 async fn sleep_until(wake_at: Option<Instant>) {

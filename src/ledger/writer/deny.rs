@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{File, Reply, Writer, read};
 use crate::{
-    clock::Stamp,
+    clock::{Stamp, monotonic_now},
     ledger::{
         DENY_BATCH_MAX, DenyChange, DenyChangeKind, DenyChanged, DenyPage, DenyPageRequest, DenyState, FinishImport, ImportStep,
         store::Store, types::LedgerError,
@@ -62,7 +62,7 @@ pub(super) struct DenyKeeping {
 impl DenyKeeping {
     /// The last run may have left an import behind.
     pub(super) fn new() -> Self {
-        Self { loading: None, sweep_at: Some(Instant::now() + SWEEP_EVERY) }
+        Self { loading: None, sweep_at: Some(monotonic_now() + SWEEP_EVERY) }
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -110,7 +110,7 @@ impl Writer {
 
     fn begin_deny_import(&mut self) -> Result<i64, LedgerError> {
         let version = self.write_for(Store::begin_deny_import)?;
-        let now = Instant::now();
+        let now = monotonic_now();
         self.deny.loading = Some(Loading { version, cards: 0, touched: now });
         self.deny.sweep_at = Some(now + SWEEP_EVERY);
         Ok(version)
@@ -124,7 +124,7 @@ impl Writer {
         let new = self.write_for(|store| store.load_deny_cards(version, cards))?;
         if let Some(loading) = self.deny.import(version) {
             loading.cards += new;
-            loading.touched = Instant::now();
+            loading.touched = monotonic_now();
         }
         Ok(ImportStep::Taken)
     }
@@ -140,7 +140,7 @@ impl Writer {
         }
         self.write_for(|store| store.finish_deny_import(import, Stamp::now().utc_ms))?;
         self.deny.loading = None;
-        self.deny.sweep_at = Some(Instant::now() + SWEEP_EVERY);
+        self.deny.sweep_at = Some(monotonic_now() + SWEEP_EVERY);
         let (version, uid) = (import.version, import.by.uid);
         log::info!("the deny-list has {loaded} imported cards, version {version}: imported by uid {uid}");
         Ok(ImportStep::Taken)

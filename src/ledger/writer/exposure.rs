@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Writer, read};
 use crate::{
-    clock::Stamp,
+    clock::{Stamp, monotonic_now},
     config::AtLimit,
     journey::{Fen, GateExposed, Limits, Reached},
 };
@@ -35,7 +35,7 @@ pub(super) struct ExposureWatch {
 
 impl ExposureWatch {
     pub(super) fn new(limits: Option<Limits>, fare: Fen, alarms: watch::Sender<Alarms>) -> Self {
-        Self { limits, fare, gate: None, passenger_at: None, look_at: Instant::now(), alarms }
+        Self { limits, fare, gate: None, passenger_at: None, look_at: monotonic_now(), alarms }
     }
 
     /// The settings have changed.
@@ -52,7 +52,7 @@ impl ExposureWatch {
     /// A tap reached a limit.
     pub(super) fn reached(&mut self, reached: Reached) {
         match reached {
-            Reached::Passenger => self.passenger_at = Some(Instant::now()),
+            Reached::Passenger => self.passenger_at = Some(monotonic_now()),
             Reached::GateFen | Reached::Oldest => self.gate = Some(reached),
         }
         self.tell();
@@ -65,7 +65,7 @@ impl ExposureWatch {
         } else if let Some(reached) = limits.reached_by_gate(gate, self.fare) {
             self.gate = Some(reached);
         }
-        self.passenger_at = self.passenger_at.filter(|at| at.elapsed() < PASSENGER_ALARM);
+        self.passenger_at = self.passenger_at.filter(|at| monotonic_now() < *at + PASSENGER_ALARM);
         self.tell();
     }
 

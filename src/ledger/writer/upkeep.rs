@@ -13,7 +13,7 @@ use rusqlite::Result as Sql;
 
 use super::{File, ReadError, Writer, read};
 use crate::{
-    clock::Stamp,
+    clock::{Stamp, monotonic_now},
     ledger::store::{Context, Step, Store},
 };
 
@@ -69,7 +69,7 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub(super) fn new() -> Self {
         let busy = Kind::ALL.map(|kind| Look { kind, after_id: 0, over_up_to: 0 }).into();
-        Self { due_at: Instant::now(), busy, idle: Vec::new(), has_parked: false, has_told: false }
+        Self { due_at: monotonic_now(), busy, idle: Vec::new(), has_parked: false, has_told: false }
     }
 
     pub(super) fn wake_at(&self) -> Instant {
