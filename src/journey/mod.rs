@@ -260,6 +260,7 @@ mod tests {
             station: "S1".to_owned(),
             is_same_code: false,
             is_charged: false,
+            is_opening: false,
         };
         History { journey: Some(journey), ..History::default() }
     }

@@ -24,6 +24,8 @@ pub struct PastJourney {
     pub is_same_code: bool,
     /// Whether it has a deduction that is not void.
     pub is_charged: bool,
+    /// Whether its entry's turnstile has not answered yet: nobody knows whether it will open.
+    pub is_opening: bool,
 }
 
 /// How far a journey has come.
@@ -116,7 +118,8 @@ impl Rules {
     /// An entry that nothing refuses.
     pub(super) fn entry(&self, place: Place<'_>, journey: Option<&PastJourney>) -> Plan {
         let ends = journey.and_then(|journey| match journey.progress {
-            Progress::Open if self.is_reentry(place, journey) => Some(Ending::Replaced),
+            // Who is at another gate before the first has opened is let in once and makes one journey.
+            Progress::Open if journey.is_opening || self.is_reentry(place, journey) => Some(Ending::Replaced),
             Progress::Open => Some(self.ending(journey)),
             Progress::Leaving { by } => Some(Ending::Left { by }),
             Progress::Unfinished => None,
@@ -206,7 +209,7 @@ mod tests {
 
     fn journey(age_ms: i64, progress: Progress) -> PastJourney {
         let age = Age::ThisBoot { ms: age_ms };
-        PastJourney { id: 1, progress, age, station: "S1".to_owned(), is_same_code: false, is_charged: false }
+        PastJourney { id: 1, progress, age, station: "S1".to_owned(), is_same_code: false, is_charged: false, is_opening: false }
     }
 
     fn rules(unmatched_exit: UnmatchedExit, unfinished_entry: UnfinishedEntry) -> Rules {
@@ -292,6 +295,13 @@ mod tests {
         assert_eq!((entry("S1", 900_001), entry("S2", 1)), (unfinished, unfinished));
         let place = Place { mode: crate::config::Mode::Entry, station: "S1" };
         assert_eq!(rules.entry(place, Some(&journey(1, Progress::Unfinished))).ends, None);
+    }
+
+    #[test]
+    fn an_entry_before_the_first_has_opened_costs_nothing() {
+        let opening = PastJourney { is_opening: true, ..journey(1, Progress::Open) };
+        let place = Place { mode: crate::config::Mode::Entry, station: "S2" };
+        assert_eq!(rules(HOLD, MAX).entry(place, Some(&opening)).ends, Some(Ending::Replaced));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Store {
     pub(super) fn past_journey(&self, tap: &Tap) -> rusqlite::Result<Option<PastJourney>> {
         self.connection
             .prepare_cached(&format!(
-                "SELECT id, state, station, left_by, code_digest = ?2 AS is_same_code, {CREATED},
+                "SELECT id, state, station, left_by, code_digest = ?2 AS is_same_code, opening = 'waiting' AS is_opening, {CREATED},
                      EXISTS (SELECT 1 FROM deduction WHERE journey = j.id AND state <> 'void') AS is_charged
                  FROM (SELECT * FROM journey WHERE id = ifnull(
                      (SELECT id FROM journey WHERE passenger = ?1 AND state = 'open'),
@@ -71,6 +71,7 @@ impl Store {
                     station: row.get("station")?,
                     is_same_code: row.get("is_same_code")?,
                     is_charged: row.get("is_charged")?,
+                    is_opening: row.get("is_opening")?,
                 })
             })
             .optional()

@@ -941,6 +941,22 @@ fn an_entry_that_did_not_open_while_its_passenger_tapped_out_elsewhere_is_no_jou
 }
 
 #[test]
+fn who_enters_elsewhere_before_the_first_gate_has_opened_makes_one_journey_whichever_opens() {
+    for is_first_taken_back in [true, false] {
+        let bench = Bench::with(CHARGE_MAX);
+        let first = bench.entered("S1", "a");
+        let second = bench.entered("S2", "b");
+        assert_eq!(second.also_due, None);
+        let (taken_back, opened) = if is_first_taken_back { (first, second) } else { (second, first) };
+        bench.runtime.block_on(bench.gate().take_back(taken_back.journey.into(), Untaken::NotOpened)).unwrap();
+        bench.opens(opened.journey);
+        let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
+        assert_eq!(states, if is_first_taken_back { ["taken-back", "open"] } else { ["open", "taken-back"] });
+        assert!(bench.sendable(0).is_empty());
+    }
+}
+
+#[test]
 fn a_deduction_is_sent_only_when_the_passenger_has_passed() {
     let bench = Bench::new();
     let entered = bench.entered("S1", "a");
