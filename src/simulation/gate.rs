@@ -79,9 +79,10 @@ impl Gate {
         Self { inputs, network, receiver, readings, ledger, turnstiles, lanes, uploading, stopper, stop }
     }
 
-    /// A reader has read a code.
-    pub(super) fn reads(&self, lane: usize, code: Vec<u8>) {
-        self.readings[lane].try_send(Reading::Code { bytes: code, last_byte_at: monotonic_now() }).unwrap();
+    /// A reader has read a code, whose last byte came so long ago.
+    pub(super) fn reads(&self, lane: usize, code: Vec<u8>, ago: Duration) {
+        let last_byte_at = monotonic_now().checked_sub(ago).unwrap();
+        self.readings[lane].try_send(Reading::Code { bytes: code, last_byte_at }).unwrap();
     }
 
     /// The program is gone after so many turns of whoever is ready to run; nothing of it runs any more.

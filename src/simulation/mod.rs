@@ -58,6 +58,8 @@ const SEEDS: u64 = 400;
 const BEGIN_UTC_MS: i64 = 1_795_412_070_123;
 /// How long a passenger looks at the gate: longer than `open_within`.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a slow reader's bytes are on their way: nearly as long as `open_within`.
+const SLOW: Duration = Duration::from_millis(2_950);
 /// A phone shows a code no longer.
 const CODE_SHOWN: Duration = Duration::from_secs(40);
 /// What the program needs to be up again, and the machine.
@@ -164,7 +166,7 @@ impl Player {
         for tap in taps {
             let code = self.code(tap);
             self.world.shows_code(tap.lane, code.clone());
-            self.gate().reads(tap.lane, code);
+            self.gate().reads(tap.lane, code, if tap.is_slow { SLOW } else { Duration::ZERO });
         }
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Tap {
     pub(super) passenger: u64,
     /// The phone shows the code that it showed before.
     pub(super) is_old_code: bool,
+    /// The reader's bytes were long on their way: a gate that is busy is too late.
+    pub(super) is_slow: bool,
 }
 
 /// How the program ends.
@@ -231,7 +233,12 @@ fn taps(random: &mut Random, lanes: usize) -> Vec<Tap> {
 }
 
 fn tap(random: &mut Random, lanes: usize) -> Tap {
-    Tap { lane: place(random, lanes), passenger: random.below(PASSENGERS), is_old_code: random.below(8) == 0 }
+    Tap {
+        lane: place(random, lanes),
+        passenger: random.below(PASSENGERS),
+        is_old_code: random.below(8) == 0,
+        is_slow: random.below(6) == 0,
+    }
 }
 
 fn death(random: &mut Random, lanes: usize) -> Death {
