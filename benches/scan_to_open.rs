@@ -2,23 +2,23 @@
 //! `fdatasync`s of 4 KiB on the same disk, one between every two scans.
 //!
 //! `cargo bench --bench scan_to_open`; `FAREGATE_SCANS` sets the scans of each line (400), `FAREGATE_BACKLOG` the rows that
-//! wait (100000).
+//! wait (100000), `FAREGATE_BIG_BACKLOG` those of the last line (1000000; they take some 2 GB in `TMPDIR`).
 
-// A measurement that cannot go on has nothing to report.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A measurement that cannot go on has nothing to report; what is counted here is far below what a float holds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
 
+#[allow(dead_code)]
+mod measure;
 #[allow(dead_code, unused_imports)]
 #[path = "../tests/blackbox/support/mod.rs"]
 mod support;
 
 use std::{
     collections::VecDeque,
-    env,
-    fs::{File, OpenOptions},
+    fs::File,
     io::Write,
     net::TcpStream,
     os::unix::fs::FileExt,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,6 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use measure::{RawDisk, dirtied_bytes, number, percentile, resident_kib, threads};
+use rusqlite::Connection;
 use support::{Answer, Gate, Random, WeChat, backlog::fill, callbacks::Caller, code};
 
 /// What the gate is doing beside.
@@ -41,14 +43,16 @@ struct Scene {
 fn main() {
     let scans = number("FAREGATE_SCANS", 400);
     let backlog = number("FAREGATE_BACKLOG", 100_000);
+    let big = number("FAREGATE_BIG_BACKLOG", 1_000_000);
     let scenes = [
         Scene { name: "nothing waits", backlog: 0, answer: Answer::Ok, callers: 0 },
         Scene { name: "WeChat hangs", backlog: 0, answer: Answer::Hang, callers: 0 },
         Scene { name: "backlog, WeChat hangs", backlog, answer: Answer::Hang, callers: 0 },
         Scene { name: "backlog, uploader drains", backlog, answer: Answer::Ok, callers: 0 },
         Scene { name: "1000 callers hang", backlog: 0, answer: Answer::Ok, callers: 1000 },
+        Scene { name: "big backlog, drains", backlog: big, answer: Answer::Ok, callers: 0 },
     ];
-    println!("{scans} scans each, backlog {backlog} rows; milliseconds");
+    println!("{scans} scans each, backlog {backlog} rows, the big one {big}; milliseconds");
     println!(
         "{:<26} {:>7} {:>7} {:>7} | {:>7} {:>7} | {:>5} {:>5}",
         "", "p50", "p99", "p999", "raw p50", "raw p99", "p50/", "p99/"
@@ -56,10 +60,6 @@ fn main() {
     for scene in scenes {
         measure(&scene, scans);
     }
-}
-
-fn number(variable: &str, default: usize) -> usize {
-    env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn measure(scene: &Scene, scans: usize) {
@@ -81,7 +81,7 @@ fn measure(scene: &Scene, scans: usize) {
     let crowd = Crowd::gather(&caller, scene.callers);
     let raw = RawDisk::new(&gate.path("raw"));
     let mut random = Random::new(1);
-    let mut raw_ms: Vec<f64> = Vec::new();
+    let (mut raw_ms, log_before) = (Vec::new(), Log::look(&gate));
     for count in 0..scans {
         gate.scan("in", &code("BENCH", count));
         gate.wait_opens(count + 1);
@@ -89,11 +89,11 @@ fn measure(scene: &Scene, scans: usize) {
         raw_ms.push(raw.sync_ms());
     }
     let told = gate.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+    let log = Log::look(&gate);
     drop(crowd);
     let status = gate.status();
     let of = |name: &str| status["scan_to_open_ms"][name].as_f64().unwrap();
-    raw_ms.sort_by(f64::total_cmp);
-    let (raw_p50, raw_p99) = (raw_ms[scans / 2], raw_ms[scans * 99 / 100]);
+    let (raw_p50, raw_p99) = (percentile(&mut raw_ms, 50), percentile(&mut raw_ms, 99));
     println!(
         "{:<26} {:>7.3} {:>7.3} {:>7.3} | {raw_p50:>7.3} {raw_p99:>7.3} | {:>5.2} {:>5.2}   start to healthy {start_ms} ms, resident {} KiB, sent {}",
         scene.name,
@@ -105,8 +105,13 @@ fn measure(scene: &Scene, scans: usize) {
         resident_kib(gate.pid()),
         wechat.answers(),
     );
-    let last = gate.queue().pop().unwrap();
-    let story = gate.ask(&["queue", "show", last["order"].as_str().unwrap()]);
+    println!(
+        "    meanwhile {:.1} MiB were moved from the log to the ledger, the log was begun anew {} times; {} rows still wait",
+        (log.moved_bytes - log_before.moved_bytes) as f64 / f64::from(1 << 20),
+        log.generation.wrapping_sub(log_before.generation),
+        status["queue"]["pending"],
+    );
+    let story = gate.ask(&["queue", "show", &last_order(&gate)]);
     let turned = told.lines().filter(|line| line.starts_with("faregate_callbacks_refused_total") && !line.ends_with(" 0"));
     turned.for_each(|line| println!("    {line}"));
     println!("    the last scan: {}", story["events"][1]["detail"].as_str().unwrap_or("not yet told"));
@@ -117,6 +122,30 @@ fn wait_until_at_work(gate: &Gate) {
     let log_bytes = || std::fs::metadata(gate.path("ledger.db-wal")).map_or(0, |log| log.len());
     gate.wait("the ledger's log has its length", || log_bytes() >= 4 << 20);
     std::thread::sleep(Duration::from_secs(1));
+}
+
+/// Where the ledger's log stands.
+struct Log {
+    /// Written by the thread that moves the log back into the ledger.
+    moved_bytes: u64,
+    /// How often the log was begun anew: SQLite counts it in the log's head.
+    generation: u32,
+}
+
+impl Log {
+    fn look(gate: &Gate) -> Self {
+        let threads = threads(gate.pid());
+        let checkpoint = threads.iter().find(|thread| thread.name == "checkpoint").unwrap();
+        let mut generation = [0; 4];
+        File::open(gate.path("ledger.db-wal")).unwrap().read_exact_at(&mut generation, 12).unwrap();
+        Self { moved_bytes: dirtied_bytes(&checkpoint.process), generation: u32::from_be_bytes(generation) }
+    }
+}
+
+/// Without listing a million others.
+fn last_order(gate: &Gate) -> String {
+    let ledger = Connection::open(gate.path("ledger.db")).unwrap();
+    ledger.query_row("SELECT order_number FROM deduction ORDER BY id DESC LIMIT 1", [], |row| row.get(0)).unwrap()
 }
 
 /// Callers that hang, until the value goes.
@@ -152,29 +181,4 @@ impl Drop for Crowd {
         self.is_over.store(true, Ordering::Relaxed);
         let _ = self.gathering.take().map(JoinHandle::join);
     }
-}
-
-/// The floor: overwriting 4 KiB and waiting for the disk.
-struct RawDisk(File);
-
-impl RawDisk {
-    fn new(path: &Path) -> Self {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
-        file.write_all_at(&[0; 4096], 0).unwrap();
-        file.sync_all().unwrap();
-        Self(file)
-    }
-
-    fn sync_ms(&self) -> f64 {
-        let began = Instant::now();
-        self.0.write_all_at(&[1; 4096], 0).unwrap();
-        self.0.sync_data().unwrap();
-        began.elapsed().as_secs_f64() * 1e3
-    }
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
