@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use data_encoding::BASE64;
 use rusqlite::{Connection, Row};
 
 use super::{
@@ -89,6 +90,9 @@ impl Evidence<'_> {
             let is_paid_right = charge.money != Money::Paid || row.paid_fen == Some(charge.fen);
             if row.state != wanted || row.total_fen != charge.fen || !is_paid_right {
                 self.world.is_wrong(format_args!("WeChat has {charge:?}, the ledger {row:?}"));
+            }
+            if !books.names_codes_of(row, charge) {
+                self.world.is_wrong(format_args!("WeChat was sent the codes of other taps: {charge:?}, {row:?}"));
             }
             if self.voided.contains(order) {
                 self.world.is_wrong(format_args!("order {order} was made void as never sent, and is charged"));
@@ -182,6 +186,13 @@ impl Books {
         });
         let again = rows(&ledger, "SELECT code_digest FROM seen WHERE deduction IS NOT NULL", |row| row.get(0));
         Self { deductions, journeys, again: again.into_iter().collect() }
+    }
+
+    /// Whether WeChat was sent the codes of this row's own taps: an exit's together with that of its entry.
+    fn names_codes_of(&self, row: &Deduction, charge: &Charge) -> bool {
+        let digest = |code: &String| CodeDigest::of(&BASE64.decode(code.as_bytes()).unwrap()).0.to_vec();
+        let entry = self.journeys.iter().find(|journey| row.kind == "exit" && Some(journey.id) == row.journey);
+        digest(&charge.code) == row.digest && charge.start_code.as_ref().map(digest) == entry.map(|journey| journey.digest.clone())
     }
 
     /// Whether the journey began with this code: its deduction then carries the code of its entry.
