@@ -118,7 +118,7 @@ impl Rules {
     /// An entry that nothing refuses.
     pub(super) fn entry(&self, place: Place<'_>, journey: Option<&PastJourney>) -> Plan {
         let ends = journey.and_then(|journey| match journey.progress {
-            // Who is at another gate before the first has opened is let in once and makes one journey.
+            // Who is at another gate before the first has answered makes one journey, whichever opens.
             Progress::Open if journey.is_opening || self.is_reentry(place, journey) => Some(Ending::Replaced),
             Progress::Open => Some(self.ending(journey)),
             Progress::Leaving { by } => Some(Ending::Left { by }),

@@ -1,11 +1,12 @@
 //! The program, from its start to its end, on the runtime of the test: the same lanes, ledger, uploader and receiver as in
 //! [`crate::daemon`], joined in the same way. What the test has in the place of hardware, network and threads is handed to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, future::poll_fn, panic::resume_unwind, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
-    task::{JoinHandle, spawn_local, yield_now},
+    sync::{Notify, mpsc, watch},
+    task::{JoinError, JoinHandle, spawn_local},
+    time::timeout,
 };
 
 use super::{wechat::WeChat, world::World};
@@ -26,6 +27,51 @@ use crate::{
     wechat::Opener,
 };
 
+/// Something happens in a program within this.
+const LIFE_SIGN: Duration = Duration::from_secs(20);
+/// A stop in order takes no longer.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many turns the tasks of a program still get, once it is to end.
+#[derive(Default)]
+struct Fate {
+    turns_left: Cell<Option<u64>>,
+    is_over: Notify,
+}
+
+impl Fate {
+    fn spawn<T: 'static>(self: &Rc<Self>, task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+        let fate = Rc::clone(self);
+        spawn_local(async move {
+            let mut task = pin!(task);
+            poll_fn(|context| if fate.takes_turn() { task.as_mut().poll(context) } else { Poll::Pending }).await
+        })
+    }
+
+    fn takes_turn(&self) -> bool {
+        match self.turns_left.get() {
+            None => true,
+            Some(0) => {
+                self.is_over.notify_one();
+                false
+            }
+            Some(turns) => {
+                self.turns_left.set(Some(turns - 1));
+                true
+            }
+        }
+    }
+}
+
+/// A task that was aborted has ended as it should; one that panicked has not.
+fn ended<T>(result: Result<T, JoinError>) {
+    if let Err(error) = result {
+        if error.is_panic() {
+            resume_unwind(error.into_panic());
+        }
+    }
+}
+
 /// A program that runs.
 pub(super) struct Gate {
     pub(super) inputs: Vec<Inputs>,
@@ -38,18 +84,20 @@ pub(super) struct Gate {
     uploading: JoinHandle<()>,
     stopper: Stopper,
     stop: watch::Sender<bool>,
+    fate: Rc<Fate>,
 }
 
 impl Gate {
     pub(super) fn start(settings: &Settings, world: &World, wechat: &WeChat) -> Self {
         let options = ledger_options(settings, None, Box::new(|_| ()));
         let (serving, gate, network) = ledger::inline(options).unwrap();
-        let ledger = spawn_local(serving);
+        let fate = Rc::new(Fate::default());
+        let ledger = fate.spawn(serving);
         let metrics = Metrics::new();
         let checker = Arc::new(checker(settings).unwrap());
         let setups = settings.lanes.iter().map(|lane| LaneSetup { name: lane.name.clone(), settings: lane.turnstile.clone() });
         let (turnstiles, handles, stopper) = inline::start(setups.collect(), &world.wires());
-        let turnstiles = spawn_local(turnstiles);
+        let turnstiles = fate.spawn(turnstiles);
         let (mut lanes, mut readings, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
         for (lane, (turnstile, lane_inputs)) in settings.lanes.iter().zip(handles) {
             let (sender, received) = mpsc::channel(4);
@@ -66,7 +114,7 @@ impl Gate {
                 metrics: metrics.lane(&lane.name),
                 pings: mpsc::channel(1).1,
             };
-            lanes.push(spawn_local(lane.run()));
+            lanes.push(fate.spawn(lane.run()));
             readings.push(sender);
             inputs.push(lane_inputs);
         }
@@ -75,8 +123,8 @@ impl Gate {
         let receiver = Receiver::new(callback, opener, network.clone(), metrics, Arc::new(SettlementMonitor::default()));
         let (stop, told_to_stop) = watch::channel(false);
         let monitor = Arc::new(UploadMonitor::default());
-        let uploading = spawn_local(upload::run(network.clone(), wechat.clone(), settings.upload.clone(), monitor, told_to_stop));
-        Self { inputs, network, receiver, readings, ledger, turnstiles, lanes, uploading, stopper, stop }
+        let uploading = fate.spawn(upload::run(network.clone(), wechat.clone(), settings.upload.clone(), monitor, told_to_stop));
+        Self { inputs, network, receiver, readings, ledger, turnstiles, lanes, uploading, stopper, stop, fate }
     }
 
     /// A reader has read a code, whose last byte came so long ago.
@@ -85,18 +133,17 @@ impl Gate {
         self.readings[lane].try_send(Reading::Code { bytes: code, last_byte_at }).unwrap();
     }
 
-    /// The program is gone after so many turns of whoever is ready to run; nothing of it runs any more.
+    /// The program is gone after so many turns of its tasks: each goes on until it waits for another. Nothing of it runs any more.
     pub(super) async fn kill(self, turns: u64) {
-        for _ in 0..turns {
-            yield_now().await;
-        }
-        let ended = [self.turnstiles, self.uploading].into_iter().chain(self.lanes);
+        self.fate.turns_left.set(Some(turns));
+        let _ = timeout(LIFE_SIGN, self.fate.is_over.notified()).await;
+        let tasks = [self.turnstiles, self.uploading].into_iter().chain(self.lanes);
         self.ledger.abort();
-        let ended: Vec<_> = ended.inspect(JoinHandle::abort).collect();
-        for task in ended {
-            let _ = task.await;
+        let tasks: Vec<_> = tasks.inspect(JoinHandle::abort).collect();
+        for task in tasks {
+            ended(task.await);
         }
-        let _ = self.ledger.await;
+        ended(self.ledger.await);
     }
 
     /// The program stops in the order in which the daemon stops.
@@ -109,6 +156,6 @@ impl Gate {
         self.stop.send_replace(true);
         self.uploading.await.unwrap();
         drop((self.network, self.receiver));
-        tokio::time::timeout(Duration::from_secs(60), self.ledger).await.expect("the ledger ends").unwrap()
+        timeout(STOP_WITHIN, self.ledger).await.expect("the ledger ends").unwrap()
     }
 }

@@ -10,12 +10,15 @@ use rusqlite::{Connection, Row};
 
 use super::{
     wechat::{Charge, Money},
-    world::{Shown, Shows, World},
+    world::{Passage, Shown, Shows, World},
 };
 use crate::{ledger, ride_code::CodeDigest, wechat::is_request_of};
 
 /// What is said of records whose turnstile did not open.
 const UNOPENED: [&str; 2] = ["late", "not-opened"];
+
+/// A sensor that was silent for fewer openings is not doubted.
+const SURELY_TRUSTED: usize = 10;
 
 /// What was seen, and what people have decided.
 pub(super) struct Evidence<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Evidence<'a> {
     /// Orders that a person made void because nothing was sent of them.
     pub(super) voided: &'a BTreeSet<String>,
     pub(super) ledger: &'a Path,
+    /// Which lanes charge nobody who does not pass.
+    pub(super) voids_unpassed: &'a [bool],
 }
 
 #[derive(Debug)]
@@ -133,7 +138,11 @@ impl Evidence<'_> {
         let row = books.deductions.iter().rev().find(has_opened_for);
         let journey =
             books.journeys.iter().rev().find(|journey| journey.digest == digest && !UNOPENED.contains(&journey.opening.as_str()));
-        let must_pay = shows.iter().any(|shows| has_opened(&shows) && (shows.has_passed || !self.world.has_sensor(shows.lane)));
+        let must_pay =
+            shows.iter().any(|shows| has_opened(&shows) && (shows.passage == Passage::Seen || !self.world.has_sensor(shows.lane)));
+        if self.must_not_pay(shows) {
+            self.costs_nothing(&name, row, journey);
+        }
         match (row, journey) {
             (Some(row), _) if must_pay => self.is_paid_for(&name, row),
             (None, Some(journey)) if must_pay => self.has_ended(&name, journey, books),
@@ -141,6 +150,25 @@ impl Evidence<'_> {
                 self.world.is_wrong(format_args!("{name} opened lane {} and is nowhere in the books", opened.lane));
             }
             _ => {}
+        }
+    }
+
+    /// Whether everybody to whom this code opened was surely seen not to pass, where that means that nothing is charged.
+    fn must_not_pay(&self, shows: &[Shows]) -> bool {
+        let is_unpassed = |shows: &Shows| shows.shown == Some(Shown::Opened) && shows.passage == Passage::None;
+        let is_trusted = |lane: usize| {
+            let unpassed = self.world.shows().iter().filter(|shows| shows.lane == lane && shows.passage != Passage::Seen).count();
+            unpassed < SURELY_TRUSTED
+        };
+        shows.iter().all(|shows| is_unpassed(shows) && self.voids_unpassed[shows.lane] && is_trusted(shows.lane))
+    }
+
+    /// An exit may have been passed by another opening for it, or be known from a later entry.
+    fn costs_nothing(&self, name: &str, row: Option<&Deduction>, journey: Option<&Journey>) {
+        let single = row.filter(|row| row.kind == "single" && row.state != "void");
+        let begun = journey.filter(|journey| row.is_none() && !["taken-back", "exited"].contains(&journey.state.as_str()));
+        if single.is_some() || begun.is_some() {
+            self.world.is_wrong(format_args!("{name} opened and nobody passed, and there is {single:?} {begun:?}"));
         }
     }
 
@@ -152,12 +180,23 @@ impl Evidence<'_> {
         }
     }
 
+    /// A charge, or a reason why not that is none of the gate's doing.
+    fn is_accounted_for(&self, row: &Deduction) -> bool {
+        let is_void_by_rule = ["unfinished", "free", "already-charged"].contains(&row.reason.as_str());
+        row.state != "void" || is_void_by_rule || self.voided.contains(&row.order)
+    }
+
     fn has_ended(&self, name: &str, journey: &Journey, books: &Books) {
-        let charged = books.deductions.iter().rev().find(|row| row.journey == Some(journey.id));
-        match (journey.state.as_str(), charged) {
-            ("exited", Some(row)) if row.kind != "unfinished" => {}
-            ("unfinished", Some(_)) | ("replaced", _) => {}
-            _ => self.world.is_wrong(format_args!("{name} began {journey:?}, which ends with {charged:?}")),
+        let mut rows = books.deductions.iter().filter(|row| row.journey == Some(journey.id));
+        let is_explained = match journey.state.as_str() {
+            "exited" => rows.any(|row| row.kind != "unfinished-entry"),
+            "unfinished" => rows.any(|row| row.kind == "unfinished-entry" && self.is_accounted_for(row)),
+            "replaced" => true,
+            _ => false,
+        };
+        if !is_explained {
+            let rows: Vec<_> = books.deductions.iter().filter(|row| row.journey == Some(journey.id)).collect();
+            self.world.is_wrong(format_args!("{name} began {journey:?}, which ends with {rows:?}"));
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct Tap {
 pub(super) struct Death {
     /// What was begun just before.
     pub(super) taps: Vec<Tap>,
-    /// How far that came: each is one turn of whoever is ready to run.
+    /// How many turns the tasks of the program still get, all together.
     pub(super) turns: u64,
     /// Whether the machine goes down with it.
     pub(super) reboot: Option<Reboot>,
@@ -243,7 +243,7 @@ fn tap(random: &mut Random, lanes: usize) -> Tap {
 
 fn death(random: &mut Random, lanes: usize) -> Death {
     let taps = if random.below(3) == 0 { Vec::new() } else { taps(random, lanes) };
-    Death { taps, turns: random.below(40), reboot: reboot(random) }
+    Death { taps, turns: random.below(16), reboot: reboot(random) }
 }
 
 fn reboot(random: &mut Random) -> Option<Reboot> {

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    ride_code::CodeDigest,
+    ride_code::{CodeDigest, Refusal},
     turnstile::inline::{Inputs, Wires},
 };
 
@@ -22,6 +22,8 @@ const PASSAGE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What happens so close to a time-out may be taken for either.
 const TIE: Duration = Duration::from_millis(50);
+/// What is deferred is written by then.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(1_500);
 /// By then every opening of now has been passed or has run out.
 const UNCLEAR: Duration = Duration::from_secs(4);
 
@@ -45,14 +47,39 @@ pub(super) enum Shown {
     Unclear,
 }
 
+/// What a sensor has surely told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passage {
+    Unclear,
+    Seen,
+    /// He did not pass, and the program has lived long enough to write that down.
+    None,
+}
+
 /// A code that was shown to a reader.
 #[derive(Debug, Clone)]
 pub(super) struct Shows {
     pub(super) lane: usize,
     pub(super) code: Vec<u8>,
     pub(super) shown: Option<Shown>,
-    /// Whether he was surely seen to pass.
-    pub(super) has_passed: bool,
+    /// What the lane's sensor has told of him.
+    pub(super) passage: Passage,
+}
+
+/// An opening whose passage may be waited for.
+#[derive(Debug)]
+struct Opening {
+    at: Instant,
+    /// For whom, if not for the button.
+    index: Option<usize>,
+    /// Whether nobody else's passage can be taken for his, or his for another's.
+    is_clear: bool,
+}
+
+impl Opening {
+    fn until(&self) -> Instant {
+        self.at + PASSAGE_TIMEOUT
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +91,8 @@ struct LaneSeen {
     waiting: Option<usize>,
     /// Presses of the exit button that have not opened yet.
     presses: u32,
-    /// Openings whose passage may be waited for: when, and for whom if not for the button.
-    unpassed: Vec<(Instant, Option<usize>)>,
+    /// Openings whose passage may be waited for.
+    openings: Vec<Opening>,
     /// Until when it is not clear who passes.
     unclear_until: Option<Instant>,
 }
@@ -122,7 +149,10 @@ impl World {
     }
 
     pub(super) fn shows(&self) -> Vec<Shows> {
-        self.with(|state| state.shows.clone())
+        self.with(|state| {
+            state.times_pass();
+            state.shows.clone()
+        })
     }
 
     pub(super) fn has_sensor(&self, lane: usize) -> bool {
@@ -136,7 +166,7 @@ impl World {
         self.with(|state| {
             state.tell(format_args!("lane {lane}: shows {}", String::from_utf8_lossy(&code)));
             let shown = state.is_alarm_on().then_some(Shown::Unclear);
-            state.shows.push(Shows { lane, code, shown, has_passed: false });
+            state.shows.push(Shows { lane, code, shown, passage: Passage::Unclear });
             state.lanes[lane].waiting = Some(state.shows.len() - 1);
         });
     }
@@ -184,38 +214,52 @@ impl World {
         self.with(|state| {
             state.lanes[lane].is_alarm_on = is_on;
             // While it is on openings have no edge of their own: whose passage is seen until they have all run out is not clear.
+            state.times_pass();
             let until = Instant::now() + UNCLEAR;
-            state.lanes.iter_mut().for_each(|lane| lane.unclear_until = Some(until));
+            for lane in &mut state.lanes {
+                lane.unclear_until = Some(until);
+                lane.openings.iter_mut().for_each(|opening| opening.is_clear = false);
+            }
         });
     }
 
     /// Somebody begins to walk through a lane.
     pub(super) fn passes(&self, lane: usize) {
         self.with(|state| {
+            state.times_pass();
             let now = Instant::now();
-            let is_alarm_on = state.is_alarm_on();
-            let seen = &mut state.lanes[lane];
-            // Whether he passed just before or just after his time was over, the gate sees better.
-            let is_close = |at: Instant| now + TIE >= at + PASSAGE_TIMEOUT && now <= at + PASSAGE_TIMEOUT + TIE;
-            if seen.unpassed.iter().any(|(at, _)| is_close(*at)) {
-                seen.unclear_until = Some(now + UNCLEAR);
+            let openings = &mut state.lanes[lane].openings;
+            // Whether he passed just before or just after somebody's time was over, the gate sees better.
+            let is_close = |opening: &Opening| now + TIE >= opening.until() && now <= opening.until() + TIE;
+            if openings.iter().any(is_close) {
+                for opening in openings.iter_mut() {
+                    opening.is_clear = false;
+                }
             }
-            seen.unpassed.retain(|(at, _)| now < *at + PASSAGE_TIMEOUT);
-            let is_clear = seen.has_sensor && !is_alarm_on && seen.unclear_until.is_none_or(|until| now > until);
-            let oldest = (!seen.unpassed.is_empty()).then(|| seen.unpassed.remove(0));
-            if let (Some((_, Some(index))), true) = (oldest, is_clear) {
-                state.shows[index].has_passed = true;
+            let Some(oldest) = openings.iter().position(|opening| now < opening.until()) else { return };
+            let opening = openings.remove(oldest);
+            if let Some(index) = opening.index.filter(|_| opening.is_clear) {
+                state.shows[index].passage = Passage::Seen;
             }
         });
     }
 
     /// The program has ended: nobody waits for passages, and no press is remembered.
     pub(super) fn program_ends(&self) {
+        self.with(|state| {
+            for seen in &state.lanes {
+                // That the opening came too late is shown before it is written down: the next start finds it unconfirmed, and charges.
+                if let Some(shows) = seen.waiting.and_then(|index| state.shows.get_mut(index)) {
+                    shows.shown = shows.shown.filter(|shown| *shown != Shown::Refused(Refusal::Late.as_str()));
+                }
+            }
+        });
         self.nobody_waits_any_more(Shown::Unclear);
         self.with(|state| {
+            state.times_pass();
             for lane in &mut state.lanes {
                 lane.presses = 0;
-                lane.unpassed.clear();
+                lane.openings.clear();
             }
         });
     }
@@ -251,7 +295,28 @@ impl World {
     }
 }
 
+impl LaneSeen {
+    fn open(&mut self, at: Instant, index: Option<usize>) {
+        let is_clear = self.has_sensor && self.unclear_until.is_none_or(|until| at > until);
+        self.openings.push(Opening { at, index, is_clear });
+    }
+}
+
 impl State {
+    /// Whose time is long over has not passed.
+    fn times_pass(&mut self) {
+        let now = Instant::now();
+        for lane in &mut self.lanes {
+            lane.openings.retain(|opening| {
+                let is_over = now > opening.until() + WRITTEN_WITHIN;
+                if let Some(index) = opening.index.filter(|_| is_over && opening.is_clear) {
+                    self.shows[index].passage = Passage::None;
+                }
+                !is_over
+            });
+        }
+    }
+
     fn tell(&mut self, what: impl fmt::Display) {
         let at = self.began.elapsed().as_secs_f64();
         writeln!(self.trace.0.lock().unwrap(), "{at:>9.3}  {what}").unwrap();
@@ -277,17 +342,17 @@ impl State {
         let now = Instant::now();
         if self.lanes[lane].presses > 0 {
             self.lanes[lane].presses -= 1;
-            self.lanes[lane].unpassed.push((now, None));
+            self.lanes[lane].open(now, None);
             return self.tell(format_args!("lane {lane}: opens for the button"));
         }
         let Some(index) = self.lanes[lane].waiting.filter(|index| self.shows[*index].shown.is_none()) else {
             return self.is_wrong(format_args!("lane {lane} opens for nobody"));
         };
         self.shows[index].shown = Some(Shown::Opened);
-        self.lanes[lane].unpassed.push((now, Some(index)));
+        self.lanes[lane].open(now, Some(index));
         self.tell(format_args!("lane {lane}: opens"));
         if !self.is_recorded(&self.shows[index].code.clone()) {
-            self.is_wrong(format_args!("lane {lane} opens before its record is durable"));
+            self.is_wrong(format_args!("lane {lane} opens before its record is committed"));
         }
     }
 
@@ -304,7 +369,9 @@ impl State {
     /// Whether the file says, to whoever opens it now, that this code was admitted and its turnstile has not opened.
     fn is_recorded(&self, code: &[u8]) -> bool {
         let digest = CodeDigest::of(code);
-        let sql = "SELECT 1 FROM seen WHERE code_digest = ?1 AND (deduction IS NOT NULL OR journey IS NOT NULL)";
+        let sql = "SELECT 1 FROM seen WHERE code_digest = ?1 AND (
+             EXISTS (SELECT 1 FROM deduction d WHERE d.id = seen.deduction AND (d.opening = 'waiting' OR d.code_digest <> ?1))
+             OR EXISTS (SELECT 1 FROM journey j WHERE j.id = seen.journey AND j.opening = 'waiting'))";
         self.ledger.prepare_cached(sql).and_then(|mut statement| statement.exists([digest.0])).unwrap()
     }
 }

@@ -235,7 +235,7 @@ impl Store {
         if state == "taken-back" { self.came_to_nothing(id) } else { Ok(()) }
     }
 
-    /// What an entry that is taken back leaves: its code may be used again unless somebody passed, and the journey before goes on.
+    /// What an entry that is taken back leaves: its code may be used again unless it had opened, and the journey before goes on.
     fn came_to_nothing(&self, id: JourneyId) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(

@@ -1,6 +1,6 @@
 //! What people decide about rows, and which rows are in the hands of the uploader meanwhile.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{Reply, Writer};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Delivering {
     /// Rows that have not come back.
-    handed_out: HashSet<DeductionId>,
+    handed_out: BTreeSet<DeductionId>,
     /// Whether the file says that this run hands out rows.
     is_said: bool,
 }
