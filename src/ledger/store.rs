@@ -398,11 +398,19 @@ impl Store {
     /// After a start: openings that the last run did not confirm may or may not have happened; they are charged, and say so.
     pub(super) fn settle_unconfirmed(&self, at_utc_ms: i64) -> rusqlite::Result<usize> {
         self.connection.execute(
-            "INSERT INTO event (deduction, at_utc_ms, event) SELECT id, ?, 'opening-unconfirmed' FROM deduction WHERE opening = 'waiting'",
+            &format!(
+                "INSERT INTO event (deduction, at_utc_ms, event)
+                 SELECT id, ?, 'opening-unconfirmed' FROM deduction WHERE opening = 'waiting' AND {}",
+                from_first_waiting("deduction")
+            ),
             [at_utc_ms],
         )?;
         self.connection.execute(
-            "UPDATE deduction SET opening = 'unconfirmed', flags = ltrim(flags || ' opening-unconfirmed') WHERE opening = 'waiting'",
+            &format!(
+                "UPDATE deduction SET opening = 'unconfirmed', flags = ltrim(flags || ' opening-unconfirmed')
+                 WHERE opening = 'waiting' AND {}",
+                from_first_waiting("deduction")
+            ),
             [],
         )
     }
@@ -710,6 +718,18 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0;
          PRAGMA cache_size = -2048; PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;",
     )
+}
+
+/// Rows of a table with openings (`deduction`, `journey`) from the first one whose opening may be undecided: each row names the first
+/// that was when it was recorded, or nothing when it was the first itself. Whatever is undecided now was so when the last row was
+/// recorded, or is that row. An index would say the same, and cost every scan a page.
+fn from_first_waiting(table: &str) -> String {
+    format!("id >= (SELECT ifnull(waiting_from, id) FROM {table} ORDER BY id DESC LIMIT 1)")
+}
+
+/// What a new row says of those before it: see [`from_first_waiting`].
+fn first_waiting(table: &str) -> String {
+    format!("(SELECT id FROM {table} WHERE opening = 'waiting' AND {} ORDER BY id LIMIT 1)", from_first_waiting(table))
 }
 
 /// What a ledger's file is, whatever its name.
