@@ -198,8 +198,8 @@ impl Store {
 
     /// Runs `work` in one transaction and makes it durable: one sync.
     pub(super) fn transact<T>(&mut self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let result = work(self).and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
+        self.run("BEGIN IMMEDIATE")?;
+        let result = work(self).and_then(|value| self.run("COMMIT").map(|()| value));
         if result.is_err() && !self.connection.is_autocommit() {
             // The connection is closed after this error in any case; what it says now adds nothing.
             let _ = self.connection.execute_batch("ROLLBACK");
@@ -207,17 +207,39 @@ impl Store {
         result
     }
 
+    /// A statement without parameters, parsed once.
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
     /// Runs `work` so that its failure undoes only itself. An error that concerns the file ends the whole transaction.
     pub(super) fn step<T>(&self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<Result<T, rusqlite::Error>> {
-        self.connection.prepare_cached("SAVEPOINT step")?.execute([])?;
+        self.run("SAVEPOINT step")?;
         let result = work(self);
         match result {
             Err(error) if concerns_file(&error) => return Err(error),
-            Err(_) => drop(self.connection.prepare_cached("ROLLBACK TO step")?.execute([])?),
+            Err(_) => self.run("ROLLBACK TO step")?,
             Ok(_) => {}
         }
-        self.connection.prepare_cached("RELEASE step")?.execute([])?;
+        self.run("RELEASE step")?;
         Ok(result)
+    }
+
+    /// As [`Self::step`], for what is alone in its transaction: a savepoint keeps a copy of every page that it changes, which
+    /// somebody waits for.
+    pub(super) fn only_step<T>(
+        &self,
+        work: impl FnOnce(&Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Result<T, rusqlite::Error>> {
+        match work(self) {
+            Err(error) if concerns_file(&error) => Err(error),
+            Err(error) => {
+                self.run("ROLLBACK")?;
+                self.run("BEGIN IMMEDIATE")?;
+                Ok(Err(error))
+            }
+            done => Ok(done),
+        }
     }
 
     /// Rows changed since the file was opened: tells a commit that wrote something from one that did not.

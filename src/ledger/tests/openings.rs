@@ -1,11 +1,15 @@
-//! Openings that a crash left undecided: each one is found by the next start, in whatever order those around it were decided.
+//! Openings that a crash left undecided: each one is found by the next start, in whatever order those around it were decided; and what
+//! a scan does not wait for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::store::{BootName, Context, IfMissing, LastRun, Store};
+use crate::ledger::{
+    store::{BootName, Context, IfMissing, LastRun, Store},
+    types::Passage,
+};
 
 // ---- what a start finds --------------------------------------------------------------------------------------------------------
 
@@ -124,4 +128,65 @@ proptest! {
         ledger.take(Step::Crash);
         prop_assert_eq!((ledger.count("waiting"), ledger.count("unconfirmed")), (0, known + undecided));
     }
+}
+
+// ---- what a scan does not wait for ---------------------------------------------------------------------------------------------
+
+#[test]
+fn a_scan_alone_does_not_wait_for_what_others_left_to_be_written() {
+    let joined = Arc::new(Mutex::new(Vec::new()));
+    let mut bench = Bench::new();
+    bench.stop();
+    let told = joined.clone();
+    let observer: Observer = Box::new(move |event| {
+        if let LedgerEvent::Committed { operations, .. } = event {
+            told.lock().unwrap().push(operations);
+        }
+    });
+    bench.handles = Some(start(Options { observer, ..bench.options() }).unwrap());
+    let first = bench.admitted("a");
+    bench.opened(first.id);
+    bench.admitted("b");
+    assert_eq!(bench.story(&first.order).events.last().unwrap().event, "opened");
+    assert_eq!(*joined.lock().unwrap(), [1, 1, 1], "two scans, and an opening of its own");
+}
+
+#[test]
+fn a_scan_is_judged_by_a_passage_that_is_not_written_yet() {
+    let bench = Bench::new();
+    let at = |mode, code: &str| Tap { mode, awaits_passage: true, ..tap("gate", code, code) };
+    let Admission::Entered(entered) = bench.runtime.block_on(bench.gate().admit(at(Mode::Entry, "a"))).unwrap() else { panic!() };
+    let passage = Passage {
+        record: entered.journey.into(),
+        outcome: PassageOutcome::NotPassed(crate::config::NoPassage::Void),
+        at_utc_ms: 1,
+    };
+    let exit = bench.runtime.block_on(async {
+        bench.gate().opened(Opened { record: entered.journey.into(), at_utc_ms: 1, detail: String::new() }).await;
+        bench.gate().passage(passage).await;
+        let later = Tap { code: VerifiedCode::opaque(b"another".to_vec(), PassengerId::new(b"a", "0042")), ..at(Mode::Exit, "a") };
+        bench.shell().execute("UPDATE seen SET at_boottime_ms = at_boottime_ms - 6000", []).unwrap();
+        bench.gate().admit(later).await.unwrap()
+    });
+    let Admission::Admitted(exit) = exit else { panic!("{exit:?}") };
+    assert_eq!(exit.kind, crate::journey::Kind::UnmatchedExit, "nobody has gone in");
+}
+
+#[test]
+fn a_limit_on_exposure_counts_an_answer_that_is_not_written_yet() {
+    let none = i64::MAX;
+    let limits = Limits {
+        passenger_count: u32::MAX,
+        passenger: Fen(none),
+        gate: Fen(300),
+        oldest_ms: none,
+        at_limit: crate::config::AtLimit::Deny,
+    };
+    let bench = Bench::with(|bench| bench.exposure = Some(limits));
+    let row = bench.sendable_row("a");
+    assert_eq!(bench.tap("in", "b", "b").unwrap(), Admission::Refused(Refusal::Exposure));
+    bench.record(row.id, Outcome::Accepted, "errcode 0");
+    // Asked after the answer, on the same way, and answered from the file as it is: the answer has come.
+    bench.sendable(0);
+    assert!(matches!(bench.tap("in", "b", "b").unwrap(), Admission::Admitted(_)));
 }
