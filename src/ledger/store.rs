@@ -61,6 +61,8 @@ const FULL_BELOW_BYTES: u64 = 1 << 20;
 const EMPTY_LOG_BYTES: u64 = 32;
 /// The log is rewritten in pieces of this length.
 const REWRITE_BYTES: usize = 64 << 10;
+/// Of a new ledger: a scan changes a row here and a key there, and its sync takes as long as all pages with a change are big.
+const PAGE_BYTES: i64 = 1024;
 /// Rows of `incident` that are kept.
 const INCIDENTS_MAX: i64 = 1000;
 /// Rows that one page of a listing looks at; stands in the statement, too.
@@ -735,6 +737,7 @@ fn make_file(path: &Path) -> io::Result<()> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.busy_timeout(std::time::Duration::from_secs(1))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0;
