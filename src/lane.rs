@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::pending,
     sync::{
         Arc,
@@ -22,8 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock::{Stamp, monotonic_now},
     config::{Mode, NoPassage},
+    journey::{Fen, Kind},
     ledger::{
-        Admission, Denial, GateLedger, GateNote, Health, LedgerError, Opened, Passage, PassageOutcome, RecordId, Tap, Untaken,
+        Admission, Admitted, Denial, GateLedger, GateNote, Health, LedgerError, Opened, OrderNumber, Passage, PassageOutcome,
+        RecordId, Tap, Untaken,
     },
     monitor::{LaneMetrics, Opening, PassageResult},
     ride_code::{Checker, CodeDigest, Refusal, VerifiedCode},
@@ -102,6 +105,24 @@ struct Promised {
     record: RecordId,
     timeline: Timeline,
     digest: CodeDigest,
+    told: Told,
+}
+
+/// What the log says of an admission.
+enum Told {
+    Charged { kind: Kind, order: OrderNumber, total: Fen },
+    Entered { journey: OrderNumber },
+    Again { order: OrderNumber },
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Charged { kind, order, total } => write!(f, ", {}, order {order}, {total}", kind.as_str()),
+            Self::Entered { journey } => write!(f, ", journey {journey} begins"),
+            Self::Again { order } => write!(f, " once more for order {order}"),
+        }
+    }
 }
 
 /// Whether an answer came while an opening could still start.
@@ -194,24 +215,21 @@ impl Worker {
             return self.refuse(Refusal::Late, Some(&code), scanned);
         }
         let (answer, punctuality) = self.ask_ledger(tap, deadline).await;
+        let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
+        let promised = |record, told| Promised { record, timeline, digest: code.digest, told };
         match answer {
             Ok(Admission::Admitted(admitted)) => {
-                let (kind, order, total) = (admitted.kind.as_str(), &admitted.order, admitted.total);
-                log::info!("lane {}: {} admitted, {kind}, order {order}, {total}", self.lane.name, code.digest);
-                let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
-                self.follow(Promised { record: admitted.id.into(), timeline, digest: code.digest }, punctuality, deadline).await;
+                let Admitted { id, order, kind, total, .. } = admitted;
+                let promised = promised(id.into(), Told::Charged { kind, order, total });
+                self.follow(promised, punctuality, deadline).await;
             }
             Ok(Admission::Entered(entered)) => {
-                log::info!("lane {}: {} admitted, journey {} begins", self.lane.name, code.digest, entered.number);
-                let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
-                self.follow(Promised { record: entered.journey.into(), timeline, digest: code.digest }, punctuality, deadline)
-                    .await;
+                let promised = promised(entered.journey.into(), Told::Entered { journey: entered.number });
+                self.follow(promised, punctuality, deadline).await;
             }
             Ok(Admission::Again(again)) => {
-                log::info!("lane {}: {} admitted once more for order {}", self.lane.name, code.digest, again.order);
-                let timeline = Timeline { last_byte: last_byte_at, checked, durable: monotonic_now() };
                 let record = RecordId::Again { deduction: again.deduction, mark: again.mark };
-                self.follow(Promised { record, timeline, digest: code.digest }, punctuality, deadline).await;
+                self.follow(promised(record, Told::Again { order: again.order }), punctuality, deadline).await;
             }
             Ok(Admission::Repeat) => self.lane.metrics.scan("repeat"),
             // The passenger has been shown a refusal already.
@@ -241,7 +259,8 @@ impl Worker {
         (answer, Punctuality::Late)
     }
 
-    /// What is durable is opened for, unless its time is over.
+    /// What is durable is opened for, unless its time is over. The log is told when the turnstile has answered: its thread would
+    /// run before the turnstile's.
     async fn follow(&mut self, promised: Promised, punctuality: Punctuality, deadline: Instant) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -251,6 +270,13 @@ impl Worker {
             Punctuality::InTime => self.lane.turnstile.handle.open(ticket, deadline),
             Punctuality::Late => self.not_opened(ticket, Untaken::Late).await,
         }
+    }
+
+    /// What was promised of an opening that is now decided; the log is told of the admission first.
+    fn decided(&mut self, ticket: Ticket) -> Option<Promised> {
+        let promised = self.promised.remove(&ticket)?;
+        log::info!("lane {}: {} admitted{}", self.lane.name, promised.digest, promised.told);
+        Some(promised)
     }
 
     fn refuse(&self, refusal: Refusal, code: Option<&VerifiedCode>, scanned: Stamp) {
@@ -295,7 +321,7 @@ impl Worker {
     }
 
     async fn opened(&mut self, ticket: Ticket, at: Instant) {
-        let Some(promised) = self.promised.remove(&ticket) else { return };
+        let Some(promised) = self.decided(ticket) else { return };
         let record = promised.record;
         if let Some(passages) = &mut self.passages {
             passages.opened(Some(record), at);
@@ -311,7 +337,7 @@ impl Worker {
     }
 
     async fn not_opened(&mut self, ticket: Ticket, why: Untaken) {
-        let Some(promised) = self.promised.remove(&ticket) else { return };
+        let Some(promised) = self.decided(ticket) else { return };
         self.lane.metrics.opening(if why == Untaken::Late { Opening::Late } else { Opening::NotOpened });
         log::warn!(
             "lane {}: {} was admitted but not opened for ({}); nothing is charged",

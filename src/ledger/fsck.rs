@@ -57,6 +57,8 @@ pub enum Invariant {
     Journeys,
     /// Only what is paid or void was ever removed, and no sum of it is negative.
     Removed,
+    /// A start finds every opening that nobody has confirmed.
+    Openings,
     /// The deny-list has as many cards as it says.
     DenyList,
 }
@@ -80,6 +82,7 @@ impl Invariant {
             Self::JourneyOnce => "journey-once",
             Self::Journeys => "journeys",
             Self::Removed => "removed",
+            Self::Openings => "openings",
             Self::DenyList => "deny-list",
         }
     }
@@ -102,6 +105,7 @@ impl Invariant {
             Self::JourneyOnce => "journeys have several deductions that are not void, so the passenger may be charged twice",
             Self::Journeys => "deductions are for journeys that are not in the ledger",
             Self::Removed => "sums of removed deductions are of a state that is never removed, or negative",
+            Self::Openings => "openings were never confirmed, and are out of sight of the start that should say so",
             Self::DenyList => "the deny-list has another number of cards than it says",
         }
     }
@@ -115,7 +119,7 @@ impl Invariant {
             Self::Body => "look at each with: faregate queue show ORDER; void it, and charge the passenger otherwise",
             Self::JourneyOnce => "look at each with: faregate queue show ORDER; a person must give back what was paid twice",
             Self::OrderUnique => "compare each with WeChat's bill by its time and amount before anything else is sent",
-            Self::Tally | Self::Events | Self::Journeys => {
+            Self::Tally | Self::Events | Self::Journeys | Self::Openings => {
                 "nothing is charged wrongly by it; keep a copy of the ledger and have it looked at"
             }
             _ => "keep a copy of the ledger, compare these with WeChat's bill, and have it looked at",
@@ -326,6 +330,7 @@ fn look_at_rows(view: &View, is_request_of: RequestCheck, report: &mut FsckRepor
     view.each_number_used_again(|order| report.break_of(Invariant::OrderUnique, order))?;
     view.each_charged_again(|order| report.break_of(Invariant::JourneyOnce, order))?;
     view.each_without_journey(|order| report.break_of(Invariant::Journeys, order))?;
+    view.each_forgotten_opening(|record| report.break_of(Invariant::Openings, record))?;
     view.each_stray_event(|event| report.break_of(Invariant::Events, &format!("event {event}")))?;
     report.take_removed(&view.removed()?);
     view.each_negative_removed(|sum| report.break_of(Invariant::Removed, &format!("{sum}: negative")))?;

@@ -39,6 +39,8 @@ CREATE TABLE journey (
     code BLOB NOT NULL,
     code_digest BLOB NOT NULL,
     opening TEXT NOT NULL CHECK (opening IN ('waiting', 'opened', 'unconfirmed', 'late', 'not-opened', 'no-passage')),
+    -- As in deduction.
+    waiting_from INTEGER CHECK (waiting_from < id),
     awaits_passage INTEGER NOT NULL,
     opened_utc_ms INTEGER,
     passed_utc_ms INTEGER,
@@ -60,7 +62,6 @@ CREATE UNIQUE INDEX journey_of_passenger ON journey (passenger) WHERE state = 'o
 CREATE INDEX journey_passenger ON journey (passenger, id);
 -- What the sweep looks at.
 CREATE INDEX journey_open ON journey (id) WHERE state = 'open';
-CREATE INDEX journey_waiting ON journey (id) WHERE opening = 'waiting';
 CREATE INDEX journey_awaits ON journey (id) WHERE awaits_passage;
 
 CREATE TABLE deduction (
@@ -93,6 +94,9 @@ CREATE TABLE deduction (
     body BLOB,
     -- 'none': recorded without an opening of its own.
     opening TEXT NOT NULL CHECK (opening IN ('none', 'waiting', 'opened', 'unconfirmed', 'late', 'not-opened')),
+    -- The first row that was 'waiting' when this one was recorded, if there was one: a start looks for what the last run left
+    -- undecided from where the last row says, and no scan pays for an index.
+    waiting_from INTEGER CHECK (waiting_from < id),
     -- While the row is held for a passage: the state that follows it.
     after_passage TEXT CHECK (after_passage IN ('held', 'pending', 'parked')),
     -- Openings for it whose passage is waited for.
@@ -123,7 +127,6 @@ CREATE INDEX deduction_unpaid ON deduction (passenger) WHERE state = 'unpaid';
 CREATE INDEX deduction_settled ON deduction (id) WHERE state IN ('paid', 'void');
 -- What a callback may be about that names nothing but the code; pending rows are found otherwise, so that a scan does not pay for it.
 CREATE INDEX deduction_code ON deduction (code_digest) WHERE state IN ('accepted', 'paid', 'unpaid', 'parked', 'void');
-CREATE INDEX deduction_waiting ON deduction (id) WHERE opening = 'waiting';
 CREATE INDEX deduction_awaits ON deduction (id) WHERE awaits > 0;
 CREATE INDEX deduction_journey ON deduction (journey) WHERE journey IS NOT NULL;
 

@@ -61,6 +61,8 @@ const FULL_BELOW_BYTES: u64 = 1 << 20;
 const EMPTY_LOG_BYTES: u64 = 32;
 /// The log is rewritten in pieces of this length.
 const REWRITE_BYTES: usize = 64 << 10;
+/// Of a new ledger: a scan changes a row here and a key there, and its sync takes as long as all pages with a change are big.
+const PAGE_BYTES: i64 = 1024;
 /// Rows of `incident` that are kept.
 const INCIDENTS_MAX: i64 = 1000;
 /// Rows that one page of a listing looks at; stands in the statement, too.
@@ -198,8 +200,8 @@ impl Store {
 
     /// Runs `work` in one transaction and makes it durable: one sync.
     pub(super) fn transact<T>(&mut self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let result = work(self).and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
+        self.run("BEGIN IMMEDIATE")?;
+        let result = work(self).and_then(|value| self.run("COMMIT").map(|()| value));
         if result.is_err() && !self.connection.is_autocommit() {
             // The connection is closed after this error in any case; what it says now adds nothing.
             let _ = self.connection.execute_batch("ROLLBACK");
@@ -207,17 +209,39 @@ impl Store {
         result
     }
 
+    /// A statement without parameters, parsed once.
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
     /// Runs `work` so that its failure undoes only itself. An error that concerns the file ends the whole transaction.
     pub(super) fn step<T>(&self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<Result<T, rusqlite::Error>> {
-        self.connection.prepare_cached("SAVEPOINT step")?.execute([])?;
+        self.run("SAVEPOINT step")?;
         let result = work(self);
         match result {
             Err(error) if concerns_file(&error) => return Err(error),
-            Err(_) => drop(self.connection.prepare_cached("ROLLBACK TO step")?.execute([])?),
+            Err(_) => self.run("ROLLBACK TO step")?,
             Ok(_) => {}
         }
-        self.connection.prepare_cached("RELEASE step")?.execute([])?;
+        self.run("RELEASE step")?;
         Ok(result)
+    }
+
+    /// As [`Self::step`], for what is alone in its transaction: a savepoint keeps a copy of every page that it changes, which
+    /// somebody waits for.
+    pub(super) fn only_step<T>(
+        &self,
+        work: impl FnOnce(&Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Result<T, rusqlite::Error>> {
+        match work(self) {
+            Err(error) if concerns_file(&error) => Err(error),
+            Err(error) => {
+                self.run("ROLLBACK")?;
+                self.run("BEGIN IMMEDIATE")?;
+                Ok(Err(error))
+            }
+            done => Ok(done),
+        }
     }
 
     /// Rows changed since the file was opened: tells a commit that wrote something from one that did not.
@@ -398,11 +422,19 @@ impl Store {
     /// After a start: openings that the last run did not confirm may or may not have happened; they are charged, and say so.
     pub(super) fn settle_unconfirmed(&self, at_utc_ms: i64) -> rusqlite::Result<usize> {
         self.connection.execute(
-            "INSERT INTO event (deduction, at_utc_ms, event) SELECT id, ?, 'opening-unconfirmed' FROM deduction WHERE opening = 'waiting'",
+            &format!(
+                "INSERT INTO event (deduction, at_utc_ms, event)
+                 SELECT id, ?, 'opening-unconfirmed' FROM deduction WHERE opening = 'waiting' AND {}",
+                from_first_waiting("deduction")
+            ),
             [at_utc_ms],
         )?;
         self.connection.execute(
-            "UPDATE deduction SET opening = 'unconfirmed', flags = ltrim(flags || ' opening-unconfirmed') WHERE opening = 'waiting'",
+            &format!(
+                "UPDATE deduction SET opening = 'unconfirmed', flags = ltrim(flags || ' opening-unconfirmed')
+                 WHERE opening = 'waiting' AND {}",
+                from_first_waiting("deduction")
+            ),
             [],
         )
     }
@@ -705,11 +737,24 @@ fn make_file(path: &Path) -> io::Result<()> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.busy_timeout(std::time::Duration::from_secs(1))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 0;
          PRAGMA cache_size = -2048; PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = ON;",
     )
+}
+
+/// Rows of a table with openings (`deduction`, `journey`) from the first one whose opening may be undecided: each row names the first
+/// that was when it was recorded, or nothing when it was the first itself. Whatever is undecided now was so when the last row was
+/// recorded, or is that row. An index would say the same, and cost every scan a page.
+fn from_first_waiting(table: &str) -> String {
+    format!("id >= (SELECT ifnull(waiting_from, id) FROM {table} ORDER BY id DESC LIMIT 1)")
+}
+
+/// What a new row says of those before it: see [`from_first_waiting`].
+fn first_waiting(table: &str) -> String {
+    format!("(SELECT id FROM {table} WHERE opening = 'waiting' AND {} ORDER BY id LIMIT 1)", from_first_waiting(table))
 }
 
 /// What a ledger's file is, whatever its name.

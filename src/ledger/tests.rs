@@ -4,6 +4,7 @@ mod decisions;
 mod deny;
 mod exposure;
 mod journeys;
+mod openings;
 mod settlement;
 mod upkeep;
 

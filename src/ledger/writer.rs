@@ -2,8 +2,9 @@
 //!
 //! Two bounded queues lead here, the gate's and the network's; the gate's is served first. What waits is taken together and
 //! committed together (group commit): one sync for a scan alone, far fewer than one each under load. Operations that no opening
-//! waits for (openings, attempts, refusals) are *deferred*: they join the next commit that somebody waits for, and are committed
-//! by themselves after [`DEFER_MAX`] at the latest.
+//! waits for (openings, attempts, refusals) are *deferred*: they join the next commit of several that somebody waits for, and are
+//! committed by themselves after [`DEFER_MAX`] at the latest. A scan alone does not wait for what others left to be written, unless
+//! its judgement depends on it.
 //!
 //! The network's operations are served one at a time, so that a scan waits for one of them at most.
 //!
@@ -204,6 +205,14 @@ enum Answered {
     TakeBack(Reply<()>, Result<(), LedgerError>),
 }
 
+/// What has happened since the disk was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SinceLook {
+    Nothing,
+    /// It may have less space.
+    Recorded,
+}
+
 /// The file, or when to try again.
 enum File {
     Open(Store),
@@ -245,6 +254,7 @@ pub(super) struct Writer {
     denials: MinuteLimit,
     notes: MinuteLimit,
     disk_looked_at: Instant,
+    since_look: SinceLook,
     /// When the file was last opened again, and the pause before that.
     reopened: Option<(Instant, Duration)>,
     checkpointer: Checkpointer,
@@ -292,6 +302,7 @@ impl Writer {
             denials: MinuteLimit::default(),
             notes: MinuteLimit::default(),
             disk_looked_at: monotonic_now(),
+            since_look: SinceLook::Nothing,
             reopened: None,
             checkpointer,
             upkeep: Upkeep::new(),
@@ -392,8 +403,16 @@ impl Writer {
         }
         if !waited.is_empty() {
             self.checkpointer.gate_is_busy();
-            self.look_at_disk();
+            if self.refusal().is_some() {
+                self.look_at_disk();
+            } else {
+                self.look_whether_in_place();
+            }
             self.commit(waited);
+            self.since_look = SinceLook::Recorded;
+        } else if self.since_look == SinceLook::Recorded {
+            // The turnstile has answered: no passenger waits for this any more.
+            self.look_at_disk();
         }
     }
 
@@ -633,8 +652,8 @@ impl Writer {
         if let Some(error) = self.lock_in_the_way().filter(|_| !self.corrections.is_empty()) {
             return self.refuse_or_correct(waited, &error);
         }
+        let joining = if self.is_judged_alone(&waited) { 0 } else { self.deferred.len().min(DEFERRED_PER_COMMIT_MAX) };
         let File::Open(store) = &mut self.file else { return self.refuse_or_correct(waited, &self.fault.clone()) };
-        let joining = self.deferred.len().min(DEFERRED_PER_COMMIT_MAX);
         if waited.is_empty() && joining == 0 {
             return;
         }
@@ -646,6 +665,9 @@ impl Writer {
                 if let Err(error) = store.step(|store| op.apply(store))? {
                     log::error!("the ledger refused a deferred operation, which is a fault of this program: {error}");
                 }
+            }
+            if let ([alone], 0) = (&waited[..], joining) {
+                return Ok(vec![store.only_step(|store| alone.apply(store, context))?]);
             }
             let results = waited.iter().map(|op| store.step(|store| op.apply(store, context))).collect::<Result<Vec<_>, _>>()?;
             if waited.is_empty() {
@@ -676,6 +698,12 @@ impl Writer {
                 self.refuse_or_correct(waited, &explained);
             }
         }
+    }
+
+    /// Whether this is one scan that nothing deferred bears on: what others left to be written costs its passenger time.
+    fn is_judged_alone(&self, waited: &[Waited]) -> bool {
+        let is_exposure_limited = self.context.rules.exposure.is_some();
+        matches!(waited, [Waited::Admit(..)]) && !self.deferred.iter().any(|op| op.bears_on_judgements(is_exposure_limited))
     }
 
     fn refuse_or_correct(&mut self, waited: Vec<Waited>, error: &LedgerError) {
@@ -877,16 +905,22 @@ impl Writer {
         }
     }
 
-    fn look_at_disk(&mut self) {
-        self.disk_looked_at = monotonic_now();
+    /// A file that was removed or replaced is closed.
+    fn look_whether_in_place(&mut self) {
         let File::Open(store) = &self.file else { return };
         if !store.is_in_place() {
             let path = self.path.display();
             let error =
                 LedgerError::unavailable(format!("{path} was removed or replaced while it was open; put the right file back"));
-            return self.fail(&error);
+            self.fail(&error);
         }
-        if self.locked.is_some() {
+    }
+
+    fn look_at_disk(&mut self) {
+        self.disk_looked_at = monotonic_now();
+        self.since_look = SinceLook::Nothing;
+        self.look_whether_in_place();
+        if self.locked.is_some() || matches!(self.file, File::Closed { .. }) {
             return;
         }
         // A file system that does not tell its free space is left to fail when it is full.
@@ -1062,6 +1096,17 @@ impl Waited {
 }
 
 impl Deferred {
+    /// Whether a scan may be judged otherwise once this is written: an entry that opened and a passage move journeys and used codes, an
+    /// answer what a passenger has not paid yet. That a turnstile opened for a deduction changes nobody's judgement.
+    fn bears_on_judgements(&self, is_exposure_limited: bool) -> bool {
+        match self {
+            Self::Passage(_) => true,
+            Self::Opened(opened) => matches!(opened.record, RecordId::Journey(_)),
+            Self::Attempt(attempt) => is_exposure_limited && attempt.outcome != AttemptOutcome::StillPending,
+            Self::Denied(..) | Self::Note(..) => false,
+        }
+    }
+
     fn apply(&self, store: &Store) -> rusqlite::Result<()> {
         match self {
             Self::Opened(opened) => store.opened(opened),

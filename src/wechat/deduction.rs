@@ -2,11 +2,8 @@
 //!
 //! A pure function of its arguments. The ledger keeps the bytes, so that every resend carries the same ones.
 
-use std::fmt::Write;
-
 use data_encoding::BASE64;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::beijing_compact,
@@ -64,44 +61,55 @@ impl BodyTemplate {
     /// base64 with padding, times are Beijing time, what is absent is left out.
     #[must_use]
     pub fn body(&self, deduction: &Deduction<'_>) -> Vec<u8> {
-        let mut object = Object::default();
+        let mut object = Object::with_room_for(deduction);
         object.field("qrcode", BASE64.encode(deduction.code));
         object.field("total_fee", deduction.total_fen);
         object.field("original_fee", deduction.original_fen);
-        object.field("machine_ip", self.machine_ip.as_deref());
-        object.field("machine_latitude", self.machine_latitude);
-        object.field("machine_longitude", self.machine_longitude);
+        object.optional("machine_ip", self.machine_ip.as_deref());
+        object.optional("machine_latitude", self.machine_latitude.filter(|degrees| degrees.is_finite()));
+        object.optional("machine_longitude", self.machine_longitude.filter(|degrees| degrees.is_finite()));
         object.field("body", self.body.as_str());
         object.field("start_time", beijing_compact(deduction.start_utc_ms));
-        object.field("end_time", deduction.end_utc_ms.map(beijing_compact));
+        object.optional("end_time", deduction.end_utc_ms.map(beijing_compact));
         object.field("line_name", self.line_name.as_str());
         object.field("trade_scene", self.scene);
-        object.field("start_qrcode", deduction.start_code.map(|code| BASE64.encode(code)));
+        object.optional("start_qrcode", deduction.start_code.map(|code| BASE64.encode(code)));
         object.field("out_order_no", deduction.order);
         object.field("attach", deduction.order);
         object.finish()
     }
 }
 
-/// A flat JSON object that keeps the order of its fields and, unlike a serializer, cannot fail.
-#[derive(Default)]
-struct Object(String);
+/// A flat JSON object that keeps the order of its fields, written once into memory that is taken once: a scan waits for it.
+struct Object(Vec<u8>);
 
 impl Object {
-    /// Adds a field; an absent value (`null`) is left out.
-    fn field(&mut self, name: &str, value: impl Into<Value>) {
-        let value = value.into();
-        if value.is_null() {
-            return;
+    /// Beside the codes.
+    const ROOM_BYTES: usize = 512;
+
+    fn with_room_for(deduction: &Deduction<'_>) -> Self {
+        let code_bytes = deduction.code.len() + deduction.start_code.map_or(0, <[u8]>::len);
+        Self(Vec::with_capacity(code_bytes / 3 * 4 + Self::ROOM_BYTES))
+    }
+
+    fn field(&mut self, name: &str, value: impl Serialize) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        // Text and numbers can be serialized, and memory can be written to.
+        let _ = serde_json::to_writer(&mut self.0, name);
+        self.0.push(b':');
+        let _ = serde_json::to_writer(&mut self.0, &value);
+    }
+
+    /// What is absent is left out.
+    fn optional(&mut self, name: &str, value: Option<impl Serialize>) {
+        if let Some(value) = value {
+            self.field(name, value);
         }
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        // Writing into a String cannot fail.
-        let _ = write!(self.0, "\"{name}\":{value}");
     }
 
     fn finish(mut self) -> Vec<u8> {
-        self.0.push('}');
-        self.0.into_bytes()
+        self.0.push(b'}');
+        self.0
     }
 }
 
@@ -141,6 +149,8 @@ pub fn is_request_of(body: &[u8], order: &str, total_fen: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     const SCAN_UTC_MS: i64 = 1_795_412_070_123;

@@ -73,6 +73,8 @@ fn live(fault: Fault) -> bool {
     shown.until_one_opens(&mut gate);
     gate.wait_drained();
     gate.wait("it is in order, whatever failed while it did its own upkeep", || gate.health() == Some(200));
+    // While the ledger was away, `status` told what it had known before.
+    gate.wait_drained();
     gate.stop_cleanly();
     shown.judge(&gate, &wechat, fault);
     mark.exists()

@@ -79,7 +79,7 @@ promises! {
         UPDATE copy SET (order_number, body) = (SELECT order_number, body FROM copy WHERE id = 1) WHERE id = 2;
         ALTER TABLE copy RENAME TO deduction" => "order-unique", 1;
     a_journey_that_is_charged_twice_is_named: "
-        INSERT INTO journey SELECT 1, order_number, 'exited', gate, lane, station, passenger, passenger_tail, x'00', code_digest, 'opened', 0,
+        INSERT INTO journey SELECT 1, order_number, 'exited', gate, lane, station, passenger, passenger_tail, x'00', code_digest, 'opened', NULL, 0,
             NULL, NULL, 0, NULL, 1, 1, 0, created_boot, 0, 0 FROM deduction WHERE id = 1;
         UPDATE deduction SET journey = 1 WHERE id < 3" => "journey-once", 1;
     a_journey_that_is_not_there_is_named: "UPDATE deduction SET journey = 7 WHERE id = 1" => "journeys", 1;
@@ -107,6 +107,9 @@ promises! {
     the_sum_of_something_unsettled_that_was_removed_is_named: "
         INSERT INTO daily (day, state, line, deductions, original_fen, total_fen, paid_fen)
         VALUES ('2026-11-23', 'parked', 'in', 2, 400, 400, 0)" => "removed", 1;
+    an_opening_that_no_start_would_ask_about_is_named: "
+        UPDATE deduction SET waiting_from = NULL;
+        UPDATE deduction SET opening = 'waiting' WHERE id = 1" => "openings", 1;
     a_deny_list_that_lost_a_card_is_named: "UPDATE deny_list SET cards = 1" => "deny-list", 1;
 }
 
@@ -163,9 +166,10 @@ fn a_damaged_page_is_told_in_a_sentence_with_the_way_out() {
         let ledger = Connection::open(gate.path("ledger.db")).unwrap();
         let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?";
         let page: u32 = ledger.query_row(sql, [part], |row| row.get(0)).unwrap();
+        let page_bytes: u32 = ledger.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
         drop(ledger);
         let file = OpenOptions::new().write(true).open(gate.path("ledger.db")).unwrap();
-        file.write_all_at(&[0xee; 4096], u64::from(page - 1) * 4096).unwrap();
+        file.write_all_at(&vec![0xee; page_bytes as usize], u64::from(page - 1) * u64::from(page_bytes)).unwrap();
         let told = gate.cli(&["fsck"]);
         assert_eq!(told.code, Some(65), "{part}: {told:?}");
         for words in ["is damaged", "copy it and", "fares that are not yet charged"] {

@@ -76,7 +76,7 @@ fn a_ledger_newer_than_the_program_is_refused_with_a_sentence_and_left_as_it_is(
 
 /// Every write beyond this fails: one admission takes more of the ledger's log, wherever it begins; the trace and the program's own
 /// log stay shorter.
-const FAILING_BEYOND_BYTES: u64 = 16 << 10;
+const FAILING_BEYOND_BYTES: u64 = 8 << 10;
 
 /// A gate whose ledger is long enough to fail, with one trip in it.
 fn gate_that_can_fail(wechat: &WeChat) -> Gate {

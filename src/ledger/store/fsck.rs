@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
-use super::{APPLICATION_ID, VERSION, explain, text};
+use super::{APPLICATION_ID, VERSION, explain, from_first_waiting, text};
 use crate::ledger::{
     fsck::{CheckedRow, KeptRequest, RequestCheck, Sum},
     types::LedgerError,
@@ -136,6 +136,16 @@ impl View {
         let sql = "SELECT order_number FROM deduction WHERE journey IS NOT NULL
              AND NOT EXISTS (SELECT 1 FROM journey WHERE journey.id = deduction.journey)";
         self.each_order(sql, take)
+    }
+
+    /// Orders and journeys whose opening is undecided but that a start would not find.
+    pub(in crate::ledger) fn each_forgotten_opening(&self, mut take: impl FnMut(&str)) -> rusqlite::Result<()> {
+        for (table, name) in [("deduction", "order_number"), ("journey", "number")] {
+            let found = from_first_waiting(table);
+            let sql = format!("SELECT {name} AS order_number FROM {table} WHERE opening = 'waiting' AND NOT ({found})");
+            self.each_order(&sql, &mut take)?;
+        }
+        Ok(())
     }
 
     fn each_order(&self, sql: &str, mut take: impl FnMut(&str)) -> rusqlite::Result<()> {

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
-    CREATED, Context, Step, Store,
+    CREATED, Context, Step, Store, first_waiting, from_first_waiting,
     recording::{NewDeduction, Opening},
     text,
     upkeep::{OPEN, STEP_ROWS_MAX},
@@ -120,11 +120,12 @@ impl Store {
         let number =
             OrderNumber::generate(tap.scanned.utc_ms).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         self.connection
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "INSERT INTO journey (number, state, gate, lane, station, passenger, passenger_tail, code, code_digest, opening,
-                     awaits_passage, ended, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized)
-                 VALUES (?, 'open', ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?)",
-            )?
+                     waiting_from, awaits_passage, ended, created_utc_ms, created_boot, created_boottime_ms, clock_synchronized)
+                 VALUES (?, 'open', ?, ?, ?, ?, ?, ?, ?, 'waiting', {}, ?, ?, ?, ?, ?, ?)",
+                first_waiting("journey")
+            ))?
             .execute(params![
                 number.as_str(),
                 context.gate,
@@ -445,7 +446,8 @@ impl Store {
             [],
         )?;
         self.connection.execute("UPDATE deduction SET awaits = 0 WHERE awaits > 0", [])?;
-        self.connection.execute("UPDATE journey SET opening = 'unconfirmed' WHERE opening = 'waiting'", [])?;
+        let waiting = format!("opening = 'waiting' AND {}", from_first_waiting("journey"));
+        self.connection.execute(&format!("UPDATE journey SET opening = 'unconfirmed' WHERE {waiting}"), [])?;
         self.connection.execute("UPDATE journey SET awaits_passage = 0 WHERE awaits_passage", []).map(drop)
     }
 

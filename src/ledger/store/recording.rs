@@ -2,7 +2,7 @@
 
 use rusqlite::{named_params, params};
 
-use super::{Context, Store, journeys::Entry};
+use super::{Context, Store, first_waiting, journeys::Entry};
 use crate::{
     clock::Stamp,
     journey::{Charge, Kind, PastJourney, Plan, Record, Standing},
@@ -163,16 +163,17 @@ impl Store {
         let bill = bill(new, &order);
         let table = context.rules.tariff.table.as_ref();
         self.connection
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "INSERT INTO deduction (order_number, state, kind, reason, flags, gate, lane, station, line, journey, start_station,
                      fare_digest, passenger, passenger_tail, code_digest, original_fen, total_fen, start_utc_ms, end_utc_ms,
-                     has_start_code, body, opening, after_passage, awaits, created_utc_ms, created_boot, created_boottime_ms,
+                     has_start_code, body, opening, waiting_from, after_passage, awaits, created_utc_ms, created_boot, created_boottime_ms,
                      clock_synchronized, settled_utc_ms)
                  VALUES (:order, :state, :kind, :reason, :flags, :gate, :lane, :station, :line, :journey, :start_station,
                      :fare_digest, :passenger, :tail, :digest, :original, :total, :start, :end,
-                     :has_start_code, :body, :opening, :after_passage, :awaits, :created, :boot, :boottime,
+                     :has_start_code, :body, :opening, {}, :after_passage, :awaits, :created, :boot, :boottime,
                      :synchronized, :settled)",
-            )?
+                first_waiting("deduction")
+            ))?
             .execute(named_params! {
                 ":order": order.as_str(),
                 ":state": state,
