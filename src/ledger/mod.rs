@@ -21,6 +21,7 @@ mod fsck;
 mod lock;
 mod order;
 mod results;
+mod salvage;
 mod signal;
 mod store;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use order::OrderNumber;
 pub use results::{
     Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm, SettlementAlarmCause,
 };
+pub use salvage::{Salvage, Unreadable};
 pub use signal::PendingSignal;
 pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};

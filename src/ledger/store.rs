@@ -7,6 +7,7 @@ mod exposure;
 pub(super) mod fsck;
 mod journeys;
 mod recording;
+pub(super) mod salvage;
 mod settlement;
 mod settlement_alarm;
 mod upkeep;
@@ -22,9 +23,9 @@ pub(super) use {
 
 use std::{
     cell::Cell,
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,6 +36,7 @@ use exposure::Unsure;
 
 use super::{
     order::OrderNumber,
+    salvage::{LogDamage, log_damage},
     types::{
         Admission, Attempt, BodyMaker, DeductionId, Denial, JourneyId, LedgerError, Opened, Outcome, Page, PageRequest,
         PendingDeduction, QueueEvent, QueueRow, QueueStory, RecordId, Recorded, STATES, Tap, Totals, Unpaid, Untaken,
@@ -134,6 +136,7 @@ impl Store {
             )));
         }
         prepare_file(path, if_missing)?;
+        let damage = if last_run == LastRun::MayHaveCrashed { keep_damaged_log(path)? } else { None };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let explain = |error| explain(path, &error);
         let connection = Connection::open_with_flags(path, flags).map_err(explain)?;
@@ -143,6 +146,10 @@ impl Store {
         let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines, unsure: Cell::default() };
         store.migrate(if_missing)?;
         store.boot = store.begin(&boot.id, last_run).map_err(explain)?;
+        if let Some(damage) = damage {
+            log::error!("{damage}");
+            store.transact(|store| store.note_incident(Stamp::now().utc_ms, &damage)).map_err(explain)?;
+        }
         Ok(store)
     }
 
@@ -166,12 +173,13 @@ impl Store {
                 return fail(rusqlite::ffi::SQLITE_CORRUPT, verdict);
             }
         }
-        self.transact(|store| {
-            let insert = "INSERT INTO incident (at_utc_ms, detail) VALUES (?, ?)";
-            store.connection.execute(insert, params![at_utc_ms, format!("opened again after: {after}")])?;
-            let keep = store.connection.last_insert_rowid() - INCIDENTS_MAX;
-            store.connection.execute("DELETE FROM incident WHERE id <= ?", [keep]).map(drop)
-        })
+        self.transact(|store| store.note_incident(at_utc_ms, &format!("opened again after: {after}")))
+    }
+
+    fn note_incident(&self, at_utc_ms: i64, detail: &str) -> rusqlite::Result<()> {
+        self.connection.execute("INSERT INTO incident (at_utc_ms, detail) VALUES (?, ?)", params![at_utc_ms, detail])?;
+        let keep = self.connection.last_insert_rowid() - INCIDENTS_MAX;
+        self.connection.execute("DELETE FROM incident WHERE id <= ?", [keep]).map(drop)
     }
 
     /// Writes the log's own bytes over themselves and syncs them. Whoever reads it meanwhile reads the same; nobody else writes. SQLite
@@ -191,9 +199,7 @@ impl Store {
     }
 
     fn log_path(&self) -> PathBuf {
-        let mut log = self.path.as_os_str().to_owned();
-        log.push("-wal");
-        log.into()
+        log_path(&self.path)
     }
 
     /// Runs `work` in one transaction and makes it durable: one sync.
@@ -646,9 +652,7 @@ impl Store {
         let (version, application_id) = (pragma("user_version")?, pragma("application_id")?);
         let tables: i64 = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
         match (version, application_id, tables) {
-            (0, 0, 0) if if_missing == IfMissing::Create && self.log_bytes() <= EMPTY_LOG_BYTES => {
-                self.transact(Self::create_tables).map_err(explain)
-            }
+            (0, 0, 0) if if_missing == IfMissing::Create => self.transact(Self::create_tables).map_err(explain),
             (0, 0, 0) => Err(LedgerError::Damaged { path: self.path.clone(), detail: "it is empty".to_owned() }),
             (version, APPLICATION_ID, _) if version / 1000 > VERSION / 1000 => {
                 Err(LedgerError::Newer { path: self.path.clone(), found: version, known: VERSION })
@@ -676,8 +680,50 @@ impl Store {
     }
 }
 
+/// SQLite removes a log that it finds beside a file of no length; the log of a ledger that was moved or lost is all that is left of it.
+fn refuse_to_lose_log(path: &Path) -> Result<(), LedgerError> {
+    let length = |file: &Path| std::fs::metadata(file).map_or(0, |file| file.len());
+    let log = log_path(path);
+    if length(path) > 0 || length(&log) <= EMPTY_LOG_BYTES {
+        return Ok(());
+    }
+    let detail = format!("it is not there or empty, but its log {} is", log.display());
+    Err(LedgerError::Damaged { path: path.to_owned(), detail })
+}
+
+/// SQLite goes on with what stands before the damage in a log, and writes over the rest: that is kept under another name first. What is
+/// to be said of it, if so.
+fn keep_damaged_log(path: &Path) -> Result<Option<String>, LedgerError> {
+    let unavailable = |error: io::Error| {
+        let log = log_path(path);
+        LedgerError::unavailable(format!("{} is damaged and cannot be read or kept: {error}; look at the disk", log.display()))
+    };
+    let Some(LogDamage { frame, commits }) = log_damage(path).map_err(unavailable)? else { return Ok(None) };
+    let kept = PathBuf::from(format!("{}.damaged-{}", path.display(), Stamp::now().utc_ms));
+    let copied = File::create_new(log_path(&kept)).and_then(|mut copy| {
+        copy.set_permissions(Permissions::from_mode(0o600))?;
+        io::copy(&mut File::open(log_path(path))?, &mut copy)?;
+        copy.sync_all()
+    });
+    copied.map_err(unavailable)?;
+    let (log, copy, kept) = (log_path(path), log_path(&kept), kept.display().to_string());
+    Ok(Some(format!(
+        "{} was damaged at frame {frame}: {commits} commits behind it, or more, are not in the ledger; it is kept as {}: look for \
+         fares that are missing with: faregate export --damaged {kept}",
+        log.display(),
+        copy.display()
+    )))
+}
+
+pub(super) fn log_path(ledger: &Path) -> PathBuf {
+    let mut log = ledger.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
 /// Makes the file with its rights before SQLite would make it with others.
 pub(super) fn prepare_file(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
+    refuse_to_lose_log(path)?;
     if path.exists() {
         return Ok(());
     }
