@@ -124,11 +124,11 @@ impl Running {
 
 /// Opens the ledger, making it if there is none, and starts its thread.
 ///
-/// A disk that cannot be written now is no error: the ledger then starts as [`Health::Down`] and is opened when it can be, for a
-/// gate without a ledger still lets people out.
+/// A disk that cannot be written now is no error, nor is a file that is damaged or newer than this program: the ledger then starts as
+/// [`Health::Down`] and is opened when it can be, for a gate without a ledger still lets people out.
 ///
 /// # Errors
-/// Another process holds it, it is damaged or newer than this program, or its lock cannot be had.
+/// Another process holds it.
 pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Create)
 }
@@ -136,7 +136,7 @@ pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), L
 /// As [`start`], for a command without a daemon: a ledger that is not there or cannot be opened is an error.
 ///
 /// # Errors
-/// As [`start`], and [`LedgerError::Missing`], [`LedgerError::Unavailable`].
+/// As [`start`], and every other [`LedgerError`].
 pub fn start_existing(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Fail)
 }
@@ -200,10 +200,12 @@ fn prepare(
     Ok((writer, gate, network))
 }
 
-/// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out.
+/// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out. What is damaged can be
+/// moved away meanwhile.
 fn may_come_later<T>(result: Result<T, LedgerError>, if_missing: IfMissing) -> Result<Result<T, LedgerError>, LedgerError> {
     match result {
-        Err(LedgerError::Unavailable { reason }) if if_missing == IfMissing::Create => Ok(Err(LedgerError::Unavailable { reason })),
+        Err(error @ LedgerError::Held { .. }) => Err(error),
+        Err(error) if if_missing == IfMissing::Create => Ok(Err(error)),
         Err(error) => Err(error),
         Ok(value) => Ok(Ok(value)),
     }

@@ -66,6 +66,8 @@ const BATCH_MAX: usize = 64;
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// First and longest pause before a failed ledger is opened again.
 const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// A damaged file is read as a whole each time: after that it is left alone for so many times as long.
+const REST_PER_TRY: u32 = 10;
 /// Admissions are remembered at least so long, in case the windows are set longer later.
 const SEEN_KEEP_MS_MIN: i64 = 3_600_000;
 /// How often it is tried whether another program has let go of the file.
@@ -805,6 +807,7 @@ impl Writer {
     }
 
     fn reopen(&mut self, pause: Duration) {
+        let began = Instant::now();
         match self.opened_and_proved() {
             Ok(store) => {
                 self.file = File::Open(store);
@@ -816,7 +819,7 @@ impl Writer {
                 self.look_at_disk();
                 self.announce(0);
             }
-            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1)),
+            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1).max(began.elapsed() * REST_PER_TRY)),
         }
     }
 

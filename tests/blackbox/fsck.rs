@@ -168,7 +168,7 @@ fn a_damaged_page_is_told_in_a_sentence_with_the_way_out() {
         file.write_all_at(&[0xee; 4096], u64::from(page - 1) * 4096).unwrap();
         let told = gate.cli(&["fsck"]);
         assert_eq!(told.code, Some(65), "{part}: {told:?}");
-        for words in ["is damaged", "copy it and", "fares that are not yet charged"] {
+        for words in ["is damaged", "move it and", "fares that are not yet charged"] {
             assert!(told.stderr.contains(words), "{part}: {words}: {told:?}");
         }
         let (cli, document) = fsck(&gate);
