@@ -459,6 +459,16 @@ impl Store {
             .exists(params![attempt.id, attempt.at_utc_ms, attempt.answer])
     }
 
+    /// Whether an attempt of the same kind and with the same answer is in the file.
+    pub(super) fn has_like_attempt(&self, attempt: &Attempt) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached(
+                "SELECT 1 FROM deduction WHERE id = ?1 AND state = 'pending' AND attempts > 0 AND (sent OR NOT ?2)
+                 AND (?3 IS NULL OR last_error IS ?3)",
+            )?
+            .exists(params![attempt.id, attempt.is_doubtful, attempt.answer])
+    }
+
     /// Whether a deferred refusal is in the file already.
     pub(super) fn has_denial(&self, denial: &Denial) -> rusqlite::Result<bool> {
         self.connection

@@ -194,6 +194,8 @@ enum Deferred {
     Denied(Box<Denial>, u64),
     Note(Box<GateNote>, u64),
     Attempt(Box<Attempt>),
+    /// One more like those that the file has: waits for a commit that is made anyway, or until there are many.
+    Repeated(Box<Attempt>),
 }
 
 enum Waited {
@@ -233,6 +235,7 @@ pub(super) struct Writer {
     pending: Arc<PendingSignal>,
     observer: Observer,
     deferred: VecDeque<Deferred>,
+    /// Since when one of them has been waiting that will not wait for ever.
     deferred_since: Option<Instant>,
     /// Rows recorded by this run whose turnstile has not answered: they must not be sent yet, for the opening may fail.
     waiting_openings: BTreeSet<DeductionId>,
@@ -425,8 +428,8 @@ impl Writer {
             | NetworkOp::Deny(_) => false,
             NetworkOp::Export(op) => op.is_first() && !self.deferred.is_empty(),
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
-            NetworkOp::Totals(_)
-            | NetworkOp::Page(..)
+            NetworkOp::Totals(_) => self.deferred_since.is_some(),
+            NetworkOp::Page(..)
             | NetworkOp::Story(..)
             | NetworkOp::Journeys(..)
             | NetworkOp::Retry { .. }
@@ -438,12 +441,7 @@ impl Writer {
 
     fn carry_out(&mut self, op: NetworkOp) {
         match op {
-            NetworkOp::Attempt(attempt) => {
-                self.delivering.come_back(attempt.id);
-                let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
-                self.deferred_attempts.insert(attempt.id, settled);
-                self.defer(Deferred::Attempt(attempt));
-            }
+            NetworkOp::Attempt(attempt) => self.take_attempt(attempt),
             NetworkOp::Pending { after_id, limit, reply } => {
                 let (waiting, attempts) = (&self.waiting_openings, &self.deferred_attempts);
                 let is_ready = |id| !waiting.contains(&id) && attempts.get(&id) != Some(&Settled::Yes);
@@ -479,6 +477,25 @@ impl Writer {
             NetworkOp::Deny(op) => self.serve_deny(op),
             NetworkOp::Export(op) => self.serve_export(op),
         }
+    }
+
+    fn take_attempt(&mut self, attempt: Box<Attempt>) {
+        self.delivering.come_back(attempt.id);
+        if self.is_in_file_already(&attempt) {
+            // Nobody waits for it, and no commit is made for it: an outage of days must not wear out a card.
+            self.deferred.push_back(Deferred::Repeated(attempt));
+            return;
+        }
+        let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
+        self.deferred_attempts.insert(attempt.id, settled);
+        self.defer(Deferred::Attempt(attempt));
+    }
+
+    /// Whether all that depends on this attempt is durable by one before it, so that it only counts.
+    fn is_in_file_already(&self, attempt: &Attempt) -> bool {
+        let only_counts = attempt.outcome == AttemptOutcome::StillPending && !attempt.is_unknown;
+        let File::Open(store) = &self.file else { return false };
+        only_counts && !self.deferred_attempts.contains_key(&attempt.id) && store.has_like_attempt(attempt).unwrap_or(false)
     }
 
     /// Hands out a row that is about to be sent. One that cannot be read is parked, or it would be asked for for ever.
@@ -1071,7 +1088,7 @@ impl Deferred {
             Self::Passage(passage) => store.passage(passage),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
             Self::Note(note, uncounted_before) => store.note(note, *uncounted_before),
-            Self::Attempt(attempt) => store.attempt(attempt),
+            Self::Attempt(attempt) | Self::Repeated(attempt) => store.attempt(attempt),
         }
     }
 }
@@ -1082,7 +1099,7 @@ impl Deferred {
         match self {
             Self::Opened(_) | Self::Passage(_) | Self::Note(..) => false,
             Self::Denied(denial, _) => store.has_denial(denial).unwrap_or(false),
-            Self::Attempt(attempt) => store.has_attempt(attempt).unwrap_or(false),
+            Self::Attempt(attempt) | Self::Repeated(attempt) => store.has_attempt(attempt).unwrap_or(false),
         }
     }
 }
