@@ -89,6 +89,8 @@ fn utc_ms(text: &str) -> Result<i64, &'static str> {
     time.map(Timestamp::as_millisecond).ok_or("write a Beijing day, 2026-11-23, or a time as in 2026-11-23T08:00:00+08:00")
 }
 
+pub(super) use damaged::sentences as unreadable;
+
 pub(super) fn run(arguments: &Arguments, config: &Path) -> Result<(), Failure> {
     if arguments.from >= arguments.to {
         return Err(Failure::new(Code::Usage, "--from is not before --to, so nothing is meant; --to itself is left out"));

@@ -20,6 +20,7 @@ mod export;
 mod fsck;
 mod lock;
 mod order;
+mod recover;
 mod results;
 mod salvage;
 mod signal;
@@ -37,6 +38,7 @@ pub use deny::*;
 pub use export::*;
 pub use fsck::{Broken, FsckReport, Invariant, RequestCheck, Sum, fsck};
 pub use order::OrderNumber;
+pub use recover::{Recovered, recover};
 pub use results::{
     Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm, SettlementAlarmCause,
 };

@@ -1,5 +1,6 @@
 //! The SQL of the project, as functions over one connection. Whoever calls them has begun the transaction.
 
+mod adopt;
 mod decisions;
 mod deny;
 mod export;
@@ -12,6 +13,7 @@ mod settlement;
 mod settlement_alarm;
 mod upkeep;
 
+pub(super) use adopt::Adopted;
 pub(super) use upkeep::Step;
 
 #[cfg(test)]
@@ -684,8 +686,7 @@ impl Store {
             if last_run == LastRun::MayHaveCrashed {
                 store.doubt_what_was_not_closed()?;
             }
-            store.connection.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", [boot_id])?;
-            store.connection.query_row("SELECT id FROM boot WHERE boot_id = ?", [boot_id], |row| row.get(0))
+            store.boot_named(boot_id)
         })
     }
 }
@@ -718,8 +719,8 @@ fn keep_damaged_log(path: &Path) -> Result<Option<String>, LedgerError> {
     copied.map_err(unavailable)?;
     let (log, copy, kept) = (log_path(path), log_path(&kept), kept.display().to_string());
     Ok(Some(format!(
-        "{} was damaged at frame {frame}: {commits} commits behind it, or more, are not in the ledger; it is kept as {}: look for \
-         fares that are missing with: faregate export --damaged {kept}",
+        "{} was damaged at frame {frame}: {commits} commits behind it, or more, are not in the ledger; it is kept as {}: stop the \
+         service, bring what is missing into the ledger with: faregate recover {kept}, and start the service again",
         log.display(),
         copy.display()
     )))

@@ -4,6 +4,7 @@ mod decisions;
 mod deny;
 mod exposure;
 mod journeys;
+mod salvage;
 mod settlement;
 mod upkeep;
 

@@ -6,13 +6,13 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Answer, Gate, WeChat, backlog::fill, code};
+use crate::support::{Answer, Gate, WeChat, backlog::fill, code, gate::Builder};
 
 const PAGE_BYTES: usize = 4096;
 /// The head of a write-ahead log, and that of each of its frames.
@@ -50,17 +50,14 @@ fn spoil(file: &Path, at: usize, bytes: usize) {
     file.write_all_at(&vec![0xee; bytes], at as u64).unwrap();
 }
 
-fn prepared(wechat: &WeChat) -> Gate {
-    Gate::beside(wechat)
-        .set("turnstile", "inputs", "inputs")
-        .set("turnstile", "exit_button", 2)
-        .set("turnstile", "fire_alarm", 3)
-        .start()
+/// A gate that can be let out of by people.
+pub(crate) fn with_inputs(wechat: &WeChat) -> Builder {
+    Gate::beside(wechat).set("turnstile", "inputs", "inputs").set("turnstile", "exit_button", 2).set("turnstile", "fire_alarm", 3)
 }
 
 /// A stopped gate in whose ledger many rows wait and one is accepted.
 fn gate_with_rows(wechat: &WeChat) -> Gate {
-    let mut gate = prepared(wechat);
+    let mut gate = with_inputs(wechat).start();
     gate.scan("in", &code("SOUND", 1));
     gate.wait_opens(1);
     gate.wait_drained();
@@ -80,6 +77,17 @@ fn orders(ledger: &Path) -> BTreeSet<String> {
     let ledger = Connection::open(ledger).unwrap();
     let mut orders = ledger.prepare("SELECT order_number FROM deduction").unwrap();
     orders.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// Moves a ledger away and keeps it; where it is then.
+fn moved_away(gate: &Gate) -> PathBuf {
+    let kept = gate.path("kept");
+    fs::create_dir(&kept).unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        // After a clean stop there is no log.
+        let _ = fs::rename(gate.path(name), kept.join(name));
+    }
+    kept.join("ledger.db")
 }
 
 /// What `export --damaged` writes: the rows, what it says, and its exit code.
@@ -113,27 +121,23 @@ fn survives(spoilt: Spoilt) -> usize {
     gate.scan("in", &code("REFUSED", 1));
     gate.wait("the lane is out of order", || gate.health() == Some(503));
     lets_people_out(&mut gate);
-    gate.wait("status says the way out", || gate.status()["alarms"].to_string().contains("export --damaged"));
+    gate.wait("status says the way out", || gate.status()["alarms"].to_string().contains("faregate recover"));
     assert_way_out(&gate.status()["alarms"].to_string());
     assert_eq!(gate.cli(&["queue", "list"]).code, Some(65));
     assert_eq!(gate.cli(&["queue", "show", recorded.first().unwrap()]).code, Some(65));
     // The refusals could not be recorded.
     assert_eq!(gate.stop(), Some(70));
 
-    let kept = gate.path("kept");
-    fs::create_dir(&kept).unwrap();
-    for name in ["ledger.db", "ledger.db-wal"] {
-        let _ = fs::rename(gate.path(name), kept.join(name));
-    }
+    let kept = moved_away(&gate);
     gate.start();
     let opened = gate.opens().len();
     gate.scan("in", &code("NEW-LEDGER", 1));
     gate.wait_opens(opened + 1);
     gate.stop_cleanly();
 
-    let before = fs::read(kept.join("ledger.db")).unwrap();
-    let (rows, said, exit) = exported(&gate, &kept.join("ledger.db"));
-    assert!(fs::read(kept.join("ledger.db")).unwrap() == before, "the kept file was changed");
+    let before = fs::read(&kept).unwrap();
+    let (rows, said, exit) = exported(&gate, &kept);
+    assert!(fs::read(&kept).unwrap() == before, "the kept file was changed");
     let lost: BTreeSet<_> = recorded.difference(&orders_of(&rows)).cloned().collect();
     assert_eq!(exit, Some(if lost.is_empty() { 0 } else { 65 }), "{said}");
     for order in &lost {
@@ -144,13 +148,13 @@ fn survives(spoilt: Spoilt) -> usize {
 }
 
 fn assert_way_out(said: &str) {
-    for words in ["ledger.db is damaged", "stop the service, move it and", "start the service again", "export --damaged"] {
+    for words in ["ledger.db is damaged", "stop the service, move it and", "faregate recover FILE", "start the service again"] {
         assert!(said.contains(words), "{words}: {said}");
     }
 }
 
 /// Fire alarm and exit button open, though no code does.
-fn lets_people_out(gate: &mut Gate) {
+pub(crate) fn lets_people_out(gate: &mut Gate) {
     for input in ["exit_button", "fire_alarm"] {
         let opened = gate.opens().len();
         press(gate, input);
@@ -198,7 +202,9 @@ fn frames(log: &[u8]) -> Vec<(usize, bool)> {
 
 /// A gate that was killed with several admissions in its log, which nobody has answered for.
 fn killed_gate(wechat: &WeChat) -> Gate {
-    let mut gate = prepared(wechat);
+    let mut gate = with_inputs(wechat).start();
+    gate.stop_cleanly();
+    gate.start();
     wechat.answer(Answer::Hang);
     for number in 1..=8 {
         gate.scan("in", &code("LOGGED", number));
@@ -209,16 +215,14 @@ fn killed_gate(wechat: &WeChat) -> Gate {
     gate
 }
 
-#[test]
-fn what_a_damaged_log_held_is_told_kept_and_written_out_and_the_gate_goes_on() {
+/// Spoils the log of a killed gate, and has what it held told, kept and brought back.
+fn survives_in_its_log(spoil_log: impl Fn(&Path)) {
     let wechat = WeChat::start();
     let mut gate = killed_gate(&wechat);
     let (ledger, log) = (gate.path("ledger.db"), gate.path("ledger.db-wal"));
-    let commits: Vec<usize> =
-        frames(&fs::read(&log).unwrap()).into_iter().filter_map(|(at, is_commit)| is_commit.then_some(at)).collect();
     let (whole, said, exit) = exported(&gate, &ledger);
     assert_eq!((whole.len(), exit), (8, Some(0)), "{said}");
-    spoil(&log, commits[commits.len() - 5] + FRAME_HEAD_BYTES, PAGE_BYTES);
+    spoil_log(&log);
 
     let told = gate.cli(&["fsck"]);
     assert!(told.code == Some(65) && told.stderr.contains("its write-ahead log is broken at frame"), "{told:?}");
@@ -230,11 +234,32 @@ fn what_a_damaged_log_held_is_told_kept_and_written_out_and_the_gate_goes_on() {
     let names = fs::read_dir(gate.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let kept: Vec<_> = names.filter(|name| name.starts_with("ledger.db.damaged-")).collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
-    let (rows, said, exit) = exported(&gate, &gate.path(kept[0].strip_suffix("-wal").unwrap()));
-    assert_eq!(exit, Some(0), "{said}");
-    assert_eq!(&left | &orders_of(&rows), orders_of(&whole));
+    let kept = gate.path(kept[0].strip_suffix("-wal").unwrap());
+    assert_eq!(&left | &orders_of(&exported(&gate, &kept).0), orders_of(&whole));
     gate.scan("in", &code("LOGGED", 9));
     gate.wait_opens(9);
+    gate.stop_cleanly();
+
+    let told = gate.cli(&["recover", kept.to_str().unwrap()]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    wechat.answer(Answer::Ok);
+    gate.start();
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&(1..=9).map(|number| code("LOGGED", number)).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_log_damaged_in_its_middle_held_is_told_kept_and_brought_back_and_the_gate_goes_on() {
+    survives_in_its_log(|log| {
+        let frames = frames(&fs::read(log).unwrap());
+        let commits: Vec<_> = frames.into_iter().filter(|(_, is_commit)| *is_commit).collect();
+        spoil(log, commits[commits.len() - 5].0 + FRAME_HEAD_BYTES, PAGE_BYTES);
+    });
+}
+
+#[test]
+fn what_a_log_without_its_head_held_is_told_kept_and_brought_back_and_the_gate_goes_on() {
+    survives_in_its_log(|log| spoil(log, 0, LOG_HEAD_BYTES));
 }
 
 #[test]
@@ -260,8 +285,41 @@ fn the_log_of_a_ledger_that_is_gone_is_not_thrown_away() {
     lets_people_out(&mut gate);
     assert!(fs::read(gate.path("ledger.db-wal")).unwrap() == log, "the log was changed");
     assert_eq!(exported(&gate, &gate.path("ledger.db")).0.len(), 8);
-    let kept = gate.path("kept");
-    fs::create_dir(&kept).unwrap();
-    fs::rename(gate.path("ledger.db-wal"), kept.join("ledger.db-wal")).unwrap();
+    moved_away(&gate);
     gate.wait("it has made a new one by itself", || gate.health() == Some(200));
+}
+
+#[test]
+fn what_waited_in_a_damaged_ledger_is_brought_into_the_new_one_and_charged_once_under_its_number() {
+    let wechat = WeChat::start();
+    let mut gate = killed_gate(&wechat);
+    let (whole, _, _) = exported(&gate, &gate.path("ledger.db"));
+    spoil(&gate.path("ledger.db"), 0, PAGE_BYTES);
+    let damaged = moved_away(&gate);
+    let recover = |gate: &Gate| gate.cli(&["recover", damaged.to_str().unwrap()]);
+    // The gate was first put to work again.
+    gate.start();
+    gate.scan("in", &code("LOGGED", 9));
+    gate.wait_opens(9);
+    let refused = recover(&gate);
+    assert!(refused.code == Some(73) && refused.stderr.contains("stop that one first"), "{refused:?}");
+    gate.stop_cleanly();
+
+    for (brought, known) in [(8, 0), (0, 8)] {
+        let told = recover(&gate);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let words = (format!("{brought} deductions were brought"), format!("{known} were there already"));
+        assert!(told.stdout.contains(&words.0) && told.stdout.contains(&words.1), "{told:?}");
+    }
+    assert_eq!(gate.cli(&["fsck"]).code, Some(0));
+    let first = whole[0]["order"].as_str().unwrap();
+    let refused = gate.cli(&["queue", "void", first, "--reason", "because"]);
+    assert_eq!(refused.code, Some(1), "what may have been sent became void: {refused:?}");
+    wechat.answer(Answer::Ok);
+    gate.start();
+    gate.wait_drained();
+    wechat.assert_charged_exactly(&(1..=9).map(|number| code("LOGGED", number)).collect::<Vec<_>>());
+    assert!(orders_of(&gate.rows_in("accepted")).is_superset(&orders_of(&whole)), "they have other numbers");
+    let events = gate.ask(&["queue", "show", first])["events"].to_string();
+    assert!(events.contains("recovered") && events.contains("kept"), "{events}");
 }

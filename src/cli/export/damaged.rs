@@ -20,16 +20,22 @@ pub(super) fn write(arguments: &Arguments, file: &Path) -> Result<(), Failure> {
         table.write(row)
     })?;
     table.end()?;
-    if unreadable.is_nothing() { Ok(()) } else { Err(Failure { code: Code::Ledger, messages: sentences(written, &unreadable) }) }
+    let mut messages = sentences(&unreadable);
+    if messages.is_empty() {
+        return Ok(());
+    }
+    messages.insert(0, format!("{written} deductions could be read"));
+    Err(Failure { code: Code::Ledger, messages })
 }
 
-/// How many first, then which.
-fn sentences(written: u64, unreadable: &Unreadable) -> Vec<String> {
+/// How many are missing first, then which; nothing when none is.
+pub(in crate::cli) fn sentences(unreadable: &Unreadable) -> Vec<String> {
     let Unreadable { orders, unnamed, doubtful } = unreadable;
-    let mut sentences = vec![format!(
-        "{written} deductions could be read, {} could not: look for what is missing in WeChat's bill, and keep the damaged file",
-        orders.len() as u64 + unnamed
-    )];
+    let mut sentences = Vec::new();
+    let lost = orders.len() as u64 + unnamed;
+    if lost > 0 {
+        sentences.push(format!("{lost} deductions cannot be read: look for them in WeChat's bill, and keep the damaged file"));
+    }
     if *unnamed > 0 {
         sentences.push(format!("{unnamed} of them are counted in the ledger's sums, and nothing else is known of them"));
     }

@@ -8,12 +8,12 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, BufReader, ErrorKind, Read},
+    io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::Path,
 };
 
-use super::record::u32_at;
+use super::{pages::PAGE_BYTES, record::u32_at};
 
 const HEAD_BYTES: usize = 32;
 const FRAME_HEAD_BYTES: usize = 24;
@@ -54,8 +54,9 @@ impl Log {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
+        let Some(head) = Head::read(&file)? else { return Ok(None) };
         let mut bytes = BufReader::new(&file);
-        let Some(head) = Head::read(&mut bytes)? else { return Ok(None) };
+        bytes.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
         let scan = head.scan(&mut bytes)?;
         let frames = scan.believed();
         let newest = frames.iter().map(|frame| (frame.page, frame.at)).collect();
@@ -86,19 +87,31 @@ struct Head {
 }
 
 impl Head {
-    fn read(bytes: &mut impl Read) -> io::Result<Option<Self>> {
-        let mut head = [0; HEAD_BYTES];
-        if !fill(bytes, &mut head)? {
-            return Ok(None);
+    /// `None` where there is no frame.
+    fn read(file: &File) -> io::Result<Option<Self>> {
+        let mut bytes = [0; HEAD_BYTES + FRAME_HEAD_BYTES];
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
         }
-        let word = |place: usize| u32_at(&head, 4 * place).unwrap_or(0);
-        let page_bytes = usize::try_from(word(2)).unwrap_or(0);
-        if word(0) & !1 != MAGIC_LITTLE_ENDIAN || !is_page_length(page_bytes) {
-            return Ok(None);
-        }
+        let (head, frame) = bytes.split_at(HEAD_BYTES);
+        Ok(Some(Self::parse(head).unwrap_or_else(|| Self::of_frame(frame))))
+    }
+
+    fn parse(head: &[u8]) -> Option<Self> {
+        let word = |place: usize| u32_at(head, 4 * place);
+        let page_bytes = usize::try_from(word(2)?).ok().filter(|bytes| is_page_length(*bytes))?;
+        let is_little_endian = word(0)? == MAGIC_LITTLE_ENDIAN;
+        let parsed = Self { page_bytes, is_little_endian, salts: head[16..24].try_into().ok()?, sum: (word(6)?, word(7)?) };
+        let is_sound = word(0)? & !1 == MAGIC_LITTLE_ENDIAN && parsed.sum((0, 0), &head[..24]) == parsed.sum;
+        is_sound.then_some(parsed)
+    }
+
+    /// Where the head is spoiled: as the ledgers of these machines have it, and of one log with the first frame.
+    fn of_frame(frame: &[u8]) -> Self {
         let mut salts = [0; 8];
-        salts.copy_from_slice(&head[16..24]);
-        Ok(Some(Self { page_bytes, is_little_endian: word(0) == MAGIC_LITTLE_ENDIAN, salts, sum: (word(6), word(7)) }))
+        salts.copy_from_slice(&frame[8..16]);
+        Self { page_bytes: PAGE_BYTES, is_little_endian: true, salts, sum: (0, 0) }
     }
 
     /// The file is read to its end: behind a frame that is broken there may be others.

@@ -1,4 +1,4 @@
-//! What can still be read of a damaged ledger: `faregate export --damaged`.
+//! What can still be read of a damaged ledger: `faregate recover` and `faregate export --damaged`.
 //!
 //! SQLite finds a row by the pages above it, so one page that is spoiled can hide all others. Here every page of the file and of its
 //! log is looked at by itself, and what has the form of a deduction is one. An order number that only the index of the numbers still
@@ -23,7 +23,7 @@ use super::{
     export::{ExportRequest, ExportRow},
     fsck::RequestCheck,
     order::OrderNumber,
-    store::salvage::Found,
+    store::salvage::{Found, no_room},
     types::{LedgerError, STATES},
 };
 
@@ -36,14 +36,6 @@ pub struct Unreadable {
     pub unnamed: u64,
     /// Orders whose row and request say different things: one of the two is spoiled.
     pub doubtful: Vec<OrderNumber>,
-}
-
-impl Unreadable {
-    /// Whether every row that was ever recorded is there as it was.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
-        self.orders.is_empty() && self.unnamed == 0 && self.doubtful.is_empty()
-    }
 }
 
 /// The rows of a damaged ledger.
@@ -82,6 +74,20 @@ impl Salvage {
         take: impl FnMut(ExportRow) -> Result<(), E>,
     ) -> Result<Unreadable, E> {
         let doubtful = self.found.each_row(request, is_request_of, take)?;
+        Ok(self.with_missing(request, doubtful)?)
+    }
+
+    /// Hands out every row that is sound, as the ledger's columns have it, in the order of recording; says what is missing.
+    pub(super) fn each_sound(
+        &self,
+        is_request_of: RequestCheck,
+        take: impl FnMut(Vec<Value>) -> Result<(), LedgerError>,
+    ) -> Result<Unreadable, LedgerError> {
+        let doubtful = self.found.each_sound(is_request_of, take)?;
+        self.with_missing(&ExportRequest::ALL, doubtful)
+    }
+
+    fn with_missing(&self, request: &ExportRequest, doubtful: Vec<OrderNumber>) -> Result<Unreadable, LedgerError> {
         if !self.is_all {
             return Ok(Unreadable { doubtful, ..Unreadable::default() });
         }
@@ -122,10 +128,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> LedgerError {
             path.display()
         )),
     }
-}
-
-fn no_room(error: &rusqlite::Error) -> LedgerError {
-    LedgerError::unavailable(format!("the rows cannot be gathered: {error}; TMPDIR must name a folder with room for them"))
 }
 
 /// The log beside a ledger's file.

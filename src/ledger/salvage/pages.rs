@@ -13,7 +13,7 @@ use super::{
 /// What a file of SQLite begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Of ledgers, and what is taken where no head says it.
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 /// No row is longer: a request holds two codes of 4096 bytes at most.
 const PAYLOAD_BYTES_MAX: usize = 1 << 16;
 
@@ -97,11 +97,17 @@ impl Image {
         self.file.as_ref()?.read_exact_at(&mut page, at).ok().map(|()| page)
     }
 
-    /// Pages that hold what was removed, where the file's head still leads to them.
+    /// Pages that hold what was removed, where the file's head still leads to them. A list of another length than it says is spoiled,
+    /// and would hide what is needed.
     fn free_pages(&self) -> HashSet<u32> {
+        let head = self.newest(1).filter(|head| head.starts_with(MAGIC)).unwrap_or_default();
+        let free = self.free_from(u32_at(&head, 32).unwrap_or(0));
+        let is_whole = u32_at(&head, 36).is_some_and(|count| usize::try_from(count) == Ok(free.len()));
+        if is_whole { free } else { HashSet::new() }
+    }
+
+    fn free_from(&self, mut next: u32) -> HashSet<u32> {
         let mut free = HashSet::new();
-        let head = self.newest(1).filter(|head| head.starts_with(MAGIC));
-        let mut next = head.and_then(|head| u32_at(&head, 32)).unwrap_or(0);
         while next != 0 && free.insert(next) {
             let Some(trunk) = self.newest(next) else { break };
             let count = u32_at(&trunk, 4).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);

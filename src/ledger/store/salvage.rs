@@ -1,6 +1,6 @@
 //! Where the rows of a damaged ledger are gathered: a private temporary database, which goes with its connection.
 
-use rusqlite::{Connection, params, params_from_iter, types::Value};
+use rusqlite::{Connection, Row, params, params_from_iter, types::Value};
 
 use super::{export::export_row, text};
 use crate::ledger::{
@@ -61,39 +61,63 @@ impl Found {
         self.connection.prepare_cached(count)?.execute(params![state, deductions]).map(drop)
     }
 
-    /// Hands out the rows within the time. Says whose request is not theirs, and has those that cannot be read counted as only named.
+    /// Hands out the rows in the order of recording. Those that cannot be read are counted as only named.
+    fn each<E: From<LedgerError>>(
+        &self,
+        request: &ExportRequest,
+        is_request_of: RequestCheck,
+        mut take: impl FnMut(&Row<'_>, FoundRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut statement =
+            self.connection.prepare("SELECT * FROM found ORDER BY id, order_number").map_err(|error| no_room(&error))?;
+        let mut rows = statement.query([]).map_err(|error| no_room(&error))?;
+        while let Some(row) = rows.next().map_err(|error| no_room(&error))? {
+            match found_row(row, request, is_request_of) {
+                Ok(found) if request.is_of_time(found.created_utc_ms) => take(row, found)?,
+                Ok(_) => {}
+                Err(_) => self.forget(row).map_err(|error| no_room(&error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out the rows within the time; says whose request is not theirs.
     pub(in crate::ledger) fn each_row<E: From<LedgerError>>(
         &self,
         request: &ExportRequest,
         is_request_of: RequestCheck,
         mut take: impl FnMut(ExportRow) -> Result<(), E>,
     ) -> Result<Vec<OrderNumber>, E> {
-        let failed = |error: rusqlite::Error| LedgerError::unavailable(format!("the rows cannot be gathered: {error}"));
-        let mut statement = self.connection.prepare("SELECT * FROM found ORDER BY id, order_number").map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
         let mut doubtful = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let order = text(row, "order_number").map_err(failed)?.unwrap_or_default();
-            let read = row.get("created_utc_ms").and_then(|created| Ok((created, export_row(row, created, request.requests)?)));
-            let Ok((created_utc_ms, export)) = read else {
-                self.forget(&order).map_err(failed)?;
-                continue;
-            };
-            if !(request.from_utc_ms..request.to_utc_ms).contains(&created_utc_ms) {
-                continue;
+        self.each(request, is_request_of, |_, found| {
+            doubtful.extend(found.doubtful());
+            take(found.export)
+        })?;
+        Ok(doubtful)
+    }
+
+    /// Hands out the values of every row whose request is its own, in the order of the ledger's columns; says whose is not.
+    pub(in crate::ledger) fn each_sound(
+        &self,
+        is_request_of: RequestCheck,
+        mut take: impl FnMut(Vec<Value>) -> Result<(), LedgerError>,
+    ) -> Result<Vec<OrderNumber>, LedgerError> {
+        let mut doubtful = Vec::new();
+        self.each(&ExportRequest::ALL, is_request_of, |row, found| {
+            if let Some(order) = found.doubtful() {
+                doubtful.push(order);
+                return Ok(());
             }
-            let body = text(row, "body").map_err(failed)?;
-            if body.is_some_and(|body| !is_request_of(body.as_bytes(), &order, export.row.total_fen)) {
-                doubtful.extend(OrderNumber::parse(&order));
-            }
-            take(export)?;
-        }
+            let values: rusqlite::Result<Vec<Value>> = (0..self.columns).map(|column| row.get(column)).collect();
+            take(values.map_err(|error| no_room(&error))?)
+        })?;
         Ok(doubtful)
     }
 
     /// What has the form of a row, and values that no row has.
-    fn forget(&self, order: &str) -> rusqlite::Result<()> {
-        self.connection.execute("INSERT OR IGNORE INTO named VALUES (?)", [order])?;
+    fn forget(&self, row: &Row<'_>) -> rusqlite::Result<()> {
+        let order = text(row, "order_number")?;
+        self.connection.execute("INSERT OR IGNORE INTO named VALUES (?)", [&order])?;
         self.connection.execute("DELETE FROM found WHERE order_number = ?", [order]).map(drop)
     }
 
@@ -106,7 +130,33 @@ impl Found {
         let beyond = "SELECT max(0, (SELECT ifnull(sum(deductions), 0) FROM counted) - (SELECT count(*) FROM found) - ?)";
         let lost = i64::try_from(named.len()).unwrap_or(i64::MAX);
         let unnamed: i64 = self.connection.query_row(beyond, [lost], |row| row.get(0))?;
-        let within = |order: &OrderNumber| (request.from_utc_ms..request.to_utc_ms).contains(&order.utc_ms());
-        Ok((named.into_iter().filter(within).collect(), unnamed.unsigned_abs()))
+        let named = named.into_iter().filter(|order| request.is_of_time(order.utc_ms()));
+        Ok((named.collect(), unnamed.unsigned_abs()))
     }
+}
+
+/// A row that can be read.
+struct FoundRow {
+    export: ExportRow,
+    created_utc_ms: i64,
+    /// Whether its request, if it has one, says the same.
+    is_sound: bool,
+}
+
+impl FoundRow {
+    fn doubtful(&self) -> Option<OrderNumber> {
+        if self.is_sound { None } else { OrderNumber::parse(&self.export.row.order) }
+    }
+}
+
+fn found_row(row: &Row<'_>, request: &ExportRequest, is_request_of: RequestCheck) -> rusqlite::Result<FoundRow> {
+    let created_utc_ms = row.get("created_utc_ms")?;
+    let export = export_row(row, created_utc_ms, request.requests)?;
+    let body = text(row, "body")?;
+    let is_sound = body.is_none_or(|body| is_request_of(body.as_bytes(), &export.row.order, export.row.total_fen));
+    Ok(FoundRow { export, created_utc_ms, is_sound })
+}
+
+pub(in crate::ledger) fn no_room(error: &rusqlite::Error) -> LedgerError {
+    LedgerError::unavailable(format!("the rows cannot be gathered: {error}; TMPDIR must name a folder with room for them"))
 }
