@@ -30,7 +30,12 @@ mod tests;
 mod types;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -200,6 +205,19 @@ fn prepare(
     let gate = GateLedger { ops: gate_sender, health: health_seen.clone() };
     let network = NetworkLedger { ops: network_sender, health: health_seen, alarms: alarms_seen, pending };
     Ok((writer, gate, network))
+}
+
+/// What is to be done about logs beside this ledger that a start found damaged and kept, a sentence each, until they are moved away.
+#[must_use]
+pub fn damaged_logs(path: &Path) -> Vec<String> {
+    let sentence = |kept: PathBuf| {
+        let kept = kept.display();
+        format!(
+            "the ledger's log was damaged and is kept as {kept}-wal: stop the service, bring what is missing into the ledger with: \
+             faregate recover {kept}, move that file away, and start the service again"
+        )
+    };
+    store::kept_logs(path).into_iter().map(sentence).collect()
 }
 
 /// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out. What is damaged can be

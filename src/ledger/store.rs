@@ -25,6 +25,7 @@ pub(super) use {
 
 use std::{
     cell::Cell,
+    ffi::OsString,
     fs::{DirBuilder, File, OpenOptions, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -702,6 +703,24 @@ fn refuse_to_lose_log(path: &Path) -> Result<(), LedgerError> {
     Err(LedgerError::Damaged { path: path.to_owned(), detail })
 }
 
+/// What the names of kept logs begin with.
+fn kept_prefix(path: &Path) -> OsString {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".damaged-");
+    prefix
+}
+
+/// The damaged logs that are kept beside a ledger, without their ending.
+pub(super) fn kept_logs(path: &Path) -> Vec<PathBuf> {
+    let (folder, prefix) = (path.parent().filter(|folder| !folder.as_os_str().is_empty()), kept_prefix(path));
+    let Ok(names) = std::fs::read_dir(folder.unwrap_or(Path::new("."))) else { return Vec::new() };
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_kept = |name: &String| name.as_bytes().starts_with(prefix.as_encoded_bytes());
+    let mut kept: Vec<_> = names.filter(is_kept).filter_map(|name| Some(path.with_file_name(name.strip_suffix("-wal")?))).collect();
+    kept.sort();
+    kept
+}
+
 /// SQLite goes on with what stands before the damage in a log, and writes over the rest: that is kept under another name first. What is
 /// to be said of it, if so.
 fn keep_damaged_log(path: &Path) -> Result<Option<String>, LedgerError> {
@@ -710,7 +729,9 @@ fn keep_damaged_log(path: &Path) -> Result<Option<String>, LedgerError> {
         LedgerError::unavailable(format!("{} is damaged and cannot be read or kept: {error}; look at the disk", log.display()))
     };
     let Some(LogDamage { frame, commits }) = log_damage(path).map_err(unavailable)? else { return Ok(None) };
-    let kept = PathBuf::from(format!("{}.damaged-{}", path.display(), Stamp::now().utc_ms));
+    let mut kept = kept_prefix(path);
+    kept.push(Stamp::now().utc_ms.to_string());
+    let kept = path.with_file_name(kept);
     let copied = File::create_new(log_path(&kept)).and_then(|mut copy| {
         copy.set_permissions(Permissions::from_mode(0o600))?;
         io::copy(&mut File::open(log_path(path))?, &mut copy)?;

@@ -236,15 +236,19 @@ fn survives_in_its_log(spoil_log: impl Fn(&Path)) {
     assert_eq!(kept.len(), 1, "{kept:?}");
     let kept = gate.path(kept[0].strip_suffix("-wal").unwrap());
     assert_eq!(&left | &orders_of(&exported(&gate, &kept).0), orders_of(&whole));
+    let alarm = format!("faregate recover {}, move that file away", kept.display());
+    assert!(gate.status()["alarms"].to_string().contains(&alarm), "{}", gate.status());
     gate.scan("in", &code("LOGGED", 9));
     gate.wait_opens(9);
     gate.stop_cleanly();
 
     let told = gate.cli(&["recover", kept.to_str().unwrap()]);
     assert_eq!(told.code, Some(0), "{told:?}");
+    fs::remove_file(format!("{}-wal", kept.display())).unwrap();
     wechat.answer(Answer::Ok);
     gate.start();
     gate.wait_drained();
+    assert!(!gate.status()["alarms"].to_string().contains("recover"), "{}", gate.status());
     wechat.assert_charged_exactly(&(1..=9).map(|number| code("LOGGED", number)).collect::<Vec<_>>());
 }
 
