@@ -824,7 +824,7 @@ impl Writer {
     }
 
     fn reopen(&mut self, pause: Duration) {
-        let began = Instant::now();
+        let began = monotonic_now();
         match self.opened_and_proved() {
             Ok(store) => {
                 self.file = File::Open(store);
@@ -836,7 +836,7 @@ impl Writer {
                 self.look_at_disk();
                 self.announce(0);
             }
-            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1).max(began.elapsed() * REST_PER_TRY)),
+            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1).max((monotonic_now() - began) * REST_PER_TRY)),
         }
     }
 
