@@ -666,7 +666,8 @@ impl Store {
         let tables: i64 = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
         match (version, application_id, tables) {
             (0, 0, 0) if if_missing == IfMissing::Create => self.transact(Self::create_tables).map_err(explain),
-            (0, 0, 0) => Err(LedgerError::Damaged { path: self.path.clone(), detail: "it is empty".to_owned() }),
+            // A first start that was cut short has made the file and nothing in it.
+            (0, 0, 0) => Err(LedgerError::Missing { path: self.path.clone() }),
             (version, APPLICATION_ID, _) if version / 1000 > VERSION / 1000 => {
                 Err(LedgerError::Newer { path: self.path.clone(), found: version, known: VERSION })
             }

@@ -183,6 +183,9 @@ fn a_file_that_is_none_and_one_that_is_not_there_end_with_their_own_codes() {
     assert_eq!(gate.cli(&["fsck"]).code, Some(65));
     fs::remove_file(gate.path("ledger.db")).unwrap();
     assert_eq!(gate.cli(&["fsck"]).code, Some(66));
+    // As a first start leaves it that is cut short.
+    fs::write(gate.path("ledger.db"), "").unwrap();
+    assert_eq!((gate.cli(&["fsck"]).code, gate.cli(&["queue", "list"]).code), (Some(66), Some(66)));
 }
 
 #[test]
