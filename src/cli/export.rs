@@ -2,6 +2,7 @@
 //!
 //! Rows stream through in pages, whatever their number. Sums go into a file of their own, never among the rows.
 
+mod damaged;
 mod file;
 mod summary;
 mod table;
@@ -11,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::ArgPredicate};
 use jiff::{
     Timestamp,
     civil::Date,
@@ -29,14 +30,24 @@ use super::{
 };
 use crate::ledger::{EXPORT_ROWS, ExportRequest, RemovedRequest, RemovedSum, Requests};
 
+/// What stands for no beginning and no end.
+const BEFORE_ALL: &str = "1970-01-01";
+const AFTER_ALL: &str = "9999-01-01";
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Recorded at this time or later: a Beijing day such as 2026-11-23, or RFC 3339.
-    #[arg(long, value_name = "T", value_parser = utc_ms)]
+    #[arg(long, value_name = "T", value_parser = utc_ms, required = false, required_unless_present = "damaged",
+        default_value_if("damaged", ArgPredicate::IsPresent, BEFORE_ALL))]
     from: i64,
     /// Recorded before this time.
-    #[arg(long, value_name = "T", value_parser = utc_ms)]
+    #[arg(long, value_name = "T", value_parser = utc_ms, required = false, required_unless_present = "damaged",
+        default_value_if("damaged", ArgPredicate::IsPresent, AFTER_ALL))]
     to: i64,
+    /// Write what can be read of this damaged ledger, or copy of one, in place of the gate's own: of all times, if no other is given. What
+    /// cannot be read is told, and exits 65.
+    #[arg(long, value_name = "FILE", conflicts_with = "summary")]
+    damaged: Option<PathBuf>,
     /// How to write the rows.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
@@ -49,6 +60,14 @@ pub(super) struct Arguments {
     /// Add the ride codes in base64. Whoever holds one knows who rode: for root and the user faregate.
     #[arg(long)]
     with_codes: bool,
+}
+
+impl Arguments {
+    /// What is asked of the ledger first.
+    fn request(&self) -> ExportRequest {
+        let requests = if self.with_codes { Requests::With } else { Requests::Without };
+        ExportRequest { after_id: 0, from_utc_ms: self.from, to_utc_ms: self.to, requests }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,12 +89,17 @@ fn utc_ms(text: &str) -> Result<i64, &'static str> {
     time.map(Timestamp::as_millisecond).ok_or("write a Beijing day, 2026-11-23, or a time as in 2026-11-23T08:00:00+08:00")
 }
 
+pub(super) use damaged::sentences as unreadable;
+
 pub(super) fn run(arguments: &Arguments, config: &Path) -> Result<(), Failure> {
     if arguments.from >= arguments.to {
         return Err(Failure::new(Code::Usage, "--from is not before --to, so nothing is meant; --to itself is left out"));
     }
     if arguments.bom && arguments.format != Format::Csv {
         return Err(Failure::new(Code::Usage, "--bom is for CSV; JSON has none"));
+    }
+    if let Some(file) = &arguments.damaged {
+        return damaged::write(arguments, file);
     }
     let source = Source::new(config)?;
     // One that cannot be written is told before the rows are.
@@ -98,11 +122,10 @@ pub(super) fn run(arguments: &Arguments, config: &Path) -> Result<(), Failure> {
 }
 
 fn write_rows(arguments: &Arguments, source: &Source, summary: &mut Summary) -> Result<(), Failure> {
-    let requests = if arguments.with_codes { Requests::With } else { Requests::Without };
-    let mut request = ExportRequest { after_id: 0, from_utc_ms: arguments.from, to_utc_ms: arguments.to, requests };
+    let mut request = arguments.request();
     // A failure before the first row leaves the output empty.
     let mut page = source.export(request)?;
-    let mut table = Table::new(stdout().lock(), arguments.format, arguments.bom, requests)?;
+    let mut table = Table::new(stdout().lock(), arguments.format, arguments.bom, request.requests)?;
     let mut written = 0;
     loop {
         for row in page.rows {

@@ -13,6 +13,7 @@ mod fare;
 mod fsck;
 mod journeys;
 mod queue;
+mod recover;
 mod run;
 mod sandbox;
 mod source;
@@ -75,6 +76,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bring the deductions of a damaged ledger that was moved aside into the gate's own, to be charged under their numbers. The daemon must
+    /// be stopped. Exits 65 when some cannot be brought over.
+    Recover {
+        /// The damaged ledger, or a copy; its log is looked for beside it.
+        file: PathBuf,
+    },
     /// See a whole gate at work, beside a WeChat of its own: needs no settings, no hardware, no network.
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
@@ -107,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Deny(command) => deny::run(&command, &arguments.config),
         Command::Export(options) => export::run(&options, &arguments.config),
         Command::Fsck { json } => fsck::run(&arguments.config, json),
+        Command::Recover { file } => recover::run(&file, &arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),
         Command::Completions { shell } => completions::run(shell, &mut Arguments::command()),

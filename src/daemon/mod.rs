@@ -399,6 +399,7 @@ impl Network<'_> {
             settlement: settlement.clone(),
             metrics: self.metrics.clone(),
             log: self.log,
+            damaged_logs: ledger::damaged_logs(&settings.ledger.path),
         };
         let monitor = Monitor::new(settings.gate.id.clone(), self.metrics.clone(), overview);
         serve_control(control_socket, &self.ledger, &settings.ledger.path, &monitor)?;

@@ -37,6 +37,8 @@ pub(super) struct Overview {
     pub(super) settlement: Arc<SettlementMonitor>,
     pub(super) metrics: Metrics,
     pub(super) log: DroppedRecords,
+    /// What is to be done about logs of the ledger that were found damaged at this start or one before.
+    pub(super) damaged_logs: Vec<String>,
 }
 
 impl Source for Overview {
@@ -64,6 +66,7 @@ impl Source for Overview {
                 upload.alone
             ));
         }
+        alarms.extend(self.damaged_logs.iter().cloned());
         alarms.extend(self.settlement.alarm());
         alarms.extend(self.ledger.alarms().borrow().iter().map(ToString::to_string));
         Facts {

@@ -37,6 +37,16 @@ pub struct ExportRequest {
     pub requests: Requests,
 }
 
+impl ExportRequest {
+    /// Every row, without its request.
+    pub(super) const ALL: Self = Self { after_id: 0, from_utc_ms: i64::MIN, to_utc_ms: i64::MAX, requests: Requests::Without };
+
+    /// Whether what was recorded then is meant.
+    pub(super) fn is_of_time(&self, utc_ms: i64) -> bool {
+        (self.from_utc_ms..self.to_utc_ms).contains(&utc_ms)
+    }
+}
+
 /// The text of a request. Its `Debug` shows the length only: it holds ride codes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

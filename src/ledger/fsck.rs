@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::{
     order::OrderNumber,
+    salvage::{LogDamage, log_damage},
     store::fsck::View,
     types::{LedgerError, STATES},
 };
@@ -306,9 +307,16 @@ impl CheckedRow {
 /// # Errors
 /// It is not there, may not be read, is newer than this program, or so damaged that it cannot be read to its end.
 pub fn fsck(path: &Path, is_request_of: RequestCheck) -> Result<FsckReport, LedgerError> {
+    // Before SQLite opens it: what it does not read of a log it does not tell of.
+    let log =
+        log_damage(path).map_err(|error| LedgerError::unavailable(format!("its log cannot be read: {error}; look at the disk")))?;
     let view = View::open(path)?;
     let explained = |result: rusqlite::Result<FsckReport>| result.map_err(|error| view.explain(&error));
-    explained(look(&view, is_request_of))
+    let mut report = explained(look(&view, is_request_of))?;
+    report.damage.extend(log.map(|LogDamage { frame, commits }| {
+        format!("its write-ahead log is broken at frame {frame}, and {commits} commits behind that, or more, will be left out")
+    }));
+    Ok(report)
 }
 
 fn look(view: &View, is_request_of: RequestCheck) -> rusqlite::Result<FsckReport> {

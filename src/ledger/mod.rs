@@ -20,7 +20,9 @@ mod export;
 mod fsck;
 mod lock;
 mod order;
+mod recover;
 mod results;
+mod salvage;
 mod signal;
 mod store;
 #[cfg(test)]
@@ -28,7 +30,12 @@ mod tests;
 mod types;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -36,9 +43,11 @@ pub use deny::*;
 pub use export::*;
 pub use fsck::{Broken, FsckReport, Invariant, RequestCheck, Sum, fsck};
 pub use order::OrderNumber;
+pub use recover::{Recovered, recover};
 pub use results::{
     Callback, IfUnknown, OrderNames, Payment, PaymentOutcome, Repayment, Settled, SettlementAlarm, SettlementAlarmCause,
 };
+pub use salvage::{Salvage, Unreadable};
 pub use signal::PendingSignal;
 pub use types::*;
 pub use writer::{LedgerEvent, Observer, Written};
@@ -122,11 +131,11 @@ impl Running {
 
 /// Opens the ledger, making it if there is none, and starts its thread.
 ///
-/// A disk that cannot be written now is no error: the ledger then starts as [`Health::Down`] and is opened when it can be, for a
-/// gate without a ledger still lets people out.
+/// A disk that cannot be written now is no error, nor is a file that is damaged or newer than this program: the ledger then starts as
+/// [`Health::Down`] and is opened when it can be, for a gate without a ledger still lets people out.
 ///
 /// # Errors
-/// Another process holds it, it is damaged or newer than this program, or its lock cannot be had.
+/// Another process holds it.
 pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Create)
 }
@@ -134,7 +143,7 @@ pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), L
 /// As [`start`], for a command without a daemon: a ledger that is not there or cannot be opened is an error.
 ///
 /// # Errors
-/// As [`start`], and [`LedgerError::Missing`], [`LedgerError::Unavailable`].
+/// As [`start`], and every other [`LedgerError`].
 pub fn start_existing(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Fail)
 }
@@ -198,10 +207,25 @@ fn prepare(
     Ok((writer, gate, network))
 }
 
-/// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out.
+/// What is to be done about logs beside this ledger that a start found damaged and kept, a sentence each, until they are moved away.
+#[must_use]
+pub fn damaged_logs(path: &Path) -> Vec<String> {
+    let sentence = |kept: PathBuf| {
+        let kept = kept.display();
+        format!(
+            "the ledger's log was damaged and is kept as {kept}-wal: stop the service, bring what is missing into the ledger with: \
+             faregate recover {kept}, move that file away, and start the service again"
+        )
+    };
+    store::kept_logs(path).into_iter().map(sentence).collect()
+}
+
+/// What cannot be had now is no reason for a daemon not to start: a gate without a ledger still lets people out. What is damaged can be
+/// moved away meanwhile.
 fn may_come_later<T>(result: Result<T, LedgerError>, if_missing: IfMissing) -> Result<Result<T, LedgerError>, LedgerError> {
     match result {
-        Err(LedgerError::Unavailable { reason }) if if_missing == IfMissing::Create => Ok(Err(LedgerError::Unavailable { reason })),
+        Err(error @ LedgerError::Held { .. }) => Err(error),
+        Err(error) if if_missing == IfMissing::Create => Ok(Err(error)),
         Err(error) => Err(error),
         Ok(value) => Ok(Ok(value)),
     }

@@ -37,6 +37,14 @@ impl OrderNumber {
         &self.0
     }
 
+    /// When it was made, UTC milliseconds.
+    #[must_use]
+    pub fn utc_ms(&self) -> i64 {
+        let place = |byte| ALPHABET.iter().position(|known| *known == byte).unwrap_or(0) as u128;
+        let value = self.0.bytes().fold(0, |value, byte| value << 5 | place(byte));
+        i64::try_from(value >> 80 & 0xffff_ffff_ffff).unwrap_or(i64::MAX)
+    }
+
     fn from_parts(utc_ms: i64, random: [u8; 10]) -> Self {
         let mut bytes = [0; 16];
         // A clock before 1970 or after the year 10889 has no place in 48 bits: the number then begins with zeroes or wraps.
@@ -61,6 +69,7 @@ mod tests {
     fn a_number_begins_with_its_time_and_has_26_characters() {
         let order = OrderNumber::from_parts(1_469_918_176_385, [0xff; 10]);
         assert_eq!(order.as_str(), "01ARYZ6S41ZZZZZZZZZZZZZZZZ");
+        assert_eq!(order.utc_ms(), 1_469_918_176_385);
         assert_eq!(OrderNumber::from_parts(-5, [0; 10]).as_str(), "0".repeat(26));
     }
 

@@ -1,5 +1,6 @@
 //! The SQL of the project, as functions over one connection. Whoever calls them has begun the transaction.
 
+mod adopt;
 mod decisions;
 mod deny;
 mod export;
@@ -7,10 +8,12 @@ mod exposure;
 pub(super) mod fsck;
 mod journeys;
 mod recording;
+pub(super) mod salvage;
 mod settlement;
 mod settlement_alarm;
 mod upkeep;
 
+pub(super) use adopt::Adopted;
 pub(super) use upkeep::Step;
 
 #[cfg(test)]
@@ -22,9 +25,10 @@ pub(super) use {
 
 use std::{
     cell::Cell,
-    fs::{DirBuilder, File, OpenOptions},
+    ffi::OsString,
+    fs::{DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,6 +39,7 @@ use exposure::Unsure;
 
 use super::{
     order::OrderNumber,
+    salvage::{LogDamage, log_damage},
     types::{
         Admission, Attempt, BodyMaker, DeductionId, Denial, JourneyId, LedgerError, Opened, Outcome, Page, PageRequest,
         PendingDeduction, QueueEvent, QueueRow, QueueStory, RecordId, Recorded, STATES, Tap, Totals, Unpaid, Untaken,
@@ -136,6 +141,7 @@ impl Store {
             )));
         }
         prepare_file(path, if_missing)?;
+        let damage = if last_run == LastRun::MayHaveCrashed { keep_damaged_log(path)? } else { None };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let explain = |error| explain(path, &error);
         let connection = Connection::open_with_flags(path, flags).map_err(explain)?;
@@ -145,6 +151,10 @@ impl Store {
         let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines, unsure: Cell::default() };
         store.migrate(if_missing)?;
         store.boot = store.begin(&boot.id, last_run).map_err(explain)?;
+        if let Some(damage) = damage {
+            log::error!("{damage}");
+            store.transact(|store| store.note_incident(Stamp::now().utc_ms, &damage)).map_err(explain)?;
+        }
         Ok(store)
     }
 
@@ -168,12 +178,13 @@ impl Store {
                 return fail(rusqlite::ffi::SQLITE_CORRUPT, verdict);
             }
         }
-        self.transact(|store| {
-            let insert = "INSERT INTO incident (at_utc_ms, detail) VALUES (?, ?)";
-            store.connection.execute(insert, params![at_utc_ms, format!("opened again after: {after}")])?;
-            let keep = store.connection.last_insert_rowid() - INCIDENTS_MAX;
-            store.connection.execute("DELETE FROM incident WHERE id <= ?", [keep]).map(drop)
-        })
+        self.transact(|store| store.note_incident(at_utc_ms, &format!("opened again after: {after}")))
+    }
+
+    fn note_incident(&self, at_utc_ms: i64, detail: &str) -> rusqlite::Result<()> {
+        self.connection.execute("INSERT INTO incident (at_utc_ms, detail) VALUES (?, ?)", params![at_utc_ms, detail])?;
+        let keep = self.connection.last_insert_rowid() - INCIDENTS_MAX;
+        self.connection.execute("DELETE FROM incident WHERE id <= ?", [keep]).map(drop)
     }
 
     /// Writes the log's own bytes over themselves and syncs them. Whoever reads it meanwhile reads the same; nobody else writes. SQLite
@@ -193,9 +204,7 @@ impl Store {
     }
 
     fn log_path(&self) -> PathBuf {
-        let mut log = self.path.as_os_str().to_owned();
-        log.push("-wal");
-        log.into()
+        log_path(&self.path)
     }
 
     /// Runs `work` in one transaction and makes it durable: one sync.
@@ -485,6 +494,16 @@ impl Store {
             .exists(params![attempt.id, attempt.at_utc_ms, attempt.answer])
     }
 
+    /// Whether an attempt of the same kind and with the same answer is in the file.
+    pub(super) fn has_like_attempt(&self, attempt: &Attempt) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached(
+                "SELECT 1 FROM deduction WHERE id = ?1 AND state = 'pending' AND attempts > 0 AND (sent OR NOT ?2)
+                 AND (?3 IS NULL OR last_error IS ?3)",
+            )?
+            .exists(params![attempt.id, attempt.is_doubtful, attempt.answer])
+    }
+
     /// Whether a deferred refusal is in the file already.
     pub(super) fn has_denial(&self, denial: &Denial) -> rusqlite::Result<bool> {
         self.connection
@@ -678,10 +697,9 @@ impl Store {
         let (version, application_id) = (pragma("user_version")?, pragma("application_id")?);
         let tables: i64 = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explain)?;
         match (version, application_id, tables) {
-            (0, 0, 0) if if_missing == IfMissing::Create && self.log_bytes() <= EMPTY_LOG_BYTES => {
-                self.transact(Self::create_tables).map_err(explain)
-            }
-            (0, 0, 0) => Err(LedgerError::Damaged { path: self.path.clone(), detail: "it is empty".to_owned() }),
+            (0, 0, 0) if if_missing == IfMissing::Create => self.transact(Self::create_tables).map_err(explain),
+            // A first start that was cut short has made the file and nothing in it.
+            (0, 0, 0) => Err(LedgerError::Missing { path: self.path.clone() }),
             (version, APPLICATION_ID, _) if version / 1000 > VERSION / 1000 => {
                 Err(LedgerError::Newer { path: self.path.clone(), found: version, known: VERSION })
             }
@@ -702,14 +720,75 @@ impl Store {
             if last_run == LastRun::MayHaveCrashed {
                 store.doubt_what_was_not_closed()?;
             }
-            store.connection.execute("INSERT OR IGNORE INTO boot (boot_id) VALUES (?)", [boot_id])?;
-            store.connection.query_row("SELECT id FROM boot WHERE boot_id = ?", [boot_id], |row| row.get(0))
+            store.boot_named(boot_id)
         })
     }
 }
 
+/// SQLite removes a log that it finds beside a file of no length; the log of a ledger that was moved or lost is all that is left of it.
+fn refuse_to_lose_log(path: &Path) -> Result<(), LedgerError> {
+    let length = |file: &Path| std::fs::metadata(file).map_or(0, |file| file.len());
+    let log = log_path(path);
+    if length(path) > 0 || length(&log) <= EMPTY_LOG_BYTES {
+        return Ok(());
+    }
+    let detail = format!("it is not there or empty, but its log {} is", log.display());
+    Err(LedgerError::Damaged { path: path.to_owned(), detail })
+}
+
+/// What the names of kept logs begin with.
+fn kept_prefix(path: &Path) -> OsString {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".damaged-");
+    prefix
+}
+
+/// The damaged logs that are kept beside a ledger, without their ending.
+pub(super) fn kept_logs(path: &Path) -> Vec<PathBuf> {
+    let (folder, prefix) = (path.parent().filter(|folder| !folder.as_os_str().is_empty()), kept_prefix(path));
+    let Ok(names) = std::fs::read_dir(folder.unwrap_or(Path::new("."))) else { return Vec::new() };
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_kept = |name: &String| name.as_bytes().starts_with(prefix.as_encoded_bytes());
+    let mut kept: Vec<_> = names.filter(is_kept).filter_map(|name| Some(path.with_file_name(name.strip_suffix("-wal")?))).collect();
+    kept.sort();
+    kept
+}
+
+/// SQLite goes on with what stands before the damage in a log, and writes over the rest: that is kept under another name first. What is
+/// to be said of it, if so.
+fn keep_damaged_log(path: &Path) -> Result<Option<String>, LedgerError> {
+    let unavailable = |error: io::Error| {
+        let log = log_path(path);
+        LedgerError::unavailable(format!("{} is damaged and cannot be read or kept: {error}; look at the disk", log.display()))
+    };
+    let Some(LogDamage { frame, commits }) = log_damage(path).map_err(unavailable)? else { return Ok(None) };
+    let mut kept = kept_prefix(path);
+    kept.push(Stamp::now().utc_ms.to_string());
+    let kept = path.with_file_name(kept);
+    let copied = File::create_new(log_path(&kept)).and_then(|mut copy| {
+        copy.set_permissions(Permissions::from_mode(0o600))?;
+        io::copy(&mut File::open(log_path(path))?, &mut copy)?;
+        copy.sync_all()
+    });
+    copied.map_err(unavailable)?;
+    let (log, copy, kept) = (log_path(path), log_path(&kept), kept.display().to_string());
+    Ok(Some(format!(
+        "{} was damaged at frame {frame}: {commits} commits behind it, or more, are not in the ledger; it is kept as {}: stop the \
+         service, bring what is missing into the ledger with: faregate recover {kept}, and start the service again",
+        log.display(),
+        copy.display()
+    )))
+}
+
+pub(super) fn log_path(ledger: &Path) -> PathBuf {
+    let mut log = ledger.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
 /// Makes the file with its rights before SQLite would make it with others.
 pub(super) fn prepare_file(path: &Path, if_missing: IfMissing) -> Result<(), LedgerError> {
+    refuse_to_lose_log(path)?;
     if path.exists() {
         return Ok(());
     }

@@ -5,10 +5,17 @@ mod deny;
 mod exposure;
 mod journeys;
 mod openings;
+mod salvage;
 mod settlement;
 mod upkeep;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -37,6 +44,7 @@ struct Bench {
     exposure: Option<Limits>,
     holes: Holes,
     unpaid: Unpaid,
+    commits: Arc<AtomicUsize>,
 }
 
 impl Bench {
@@ -61,6 +69,7 @@ impl Bench {
                 unfinished_entry: UnfinishedEntry::Void,
             },
             unpaid: Unpaid::Admits,
+            commits: Arc::default(),
         };
         change(&mut bench);
         bench.handles = Some(start(bench.options()).unwrap());
@@ -81,8 +90,21 @@ impl Bench {
             unpaid: self.unpaid,
             keeping: self.keeping,
             body_maker: Box::new(|bill| format!("{} {}", bill.order, bill.total.0).into_bytes()),
-            observer: Box::new(|_| ()),
+            observer: self.observer(),
         }
+    }
+
+    fn observer(&self) -> Observer {
+        let commits = self.commits.clone();
+        Box::new(move |event| {
+            if matches!(event, LedgerEvent::Committed { .. }) {
+                commits.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+    }
+
+    fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
     }
 
     fn rules(&self) -> Rules {
@@ -363,6 +385,51 @@ fn a_probe_of_a_network_that_is_away_is_written_once() {
     assert_eq!((story.row.attempts, story.events.len()), (0, 4));
 }
 
+/// WeChat took the request of this row, perhaps, and said nothing.
+fn silence(bench: &Bench, id: DeductionId, at_utc_ms: i64) {
+    let (outcome, answer) = (Outcome::StillPending, Some("no answer".to_owned()));
+    let attempt = Attempt { id, is_counted: true, is_doubtful: true, is_unknown: false, outcome, answer, at_utc_ms };
+    bench.runtime.block_on(bench.network().attempt(attempt)).unwrap();
+}
+
+#[test]
+fn a_wechat_that_stays_silent_costs_one_commit_and_none_for_each_repeat_of_it() {
+    let mut bench = Bench::new();
+    let row = bench.sendable_row("a");
+    bench.claim(row.id).unwrap();
+    silence(&bench, row.id, 1);
+    bench.totals();
+    let is_sent = "SELECT sent FROM deduction WHERE id = ?";
+    assert!(bench.shell().query_row(is_sent, [row.id], |row| row.get::<_, bool>(0)).unwrap(), "the first is durable");
+    let commits = bench.commits();
+    for at_utc_ms in 2..=50 {
+        assert_eq!(bench.sendable(0), [row.id]);
+        bench.claim(row.id).unwrap();
+        silence(&bench, row.id, at_utc_ms);
+        bench.totals();
+    }
+    assert_eq!(bench.commits(), commits, "a commit was made for what only counts");
+    bench.admitted("b");
+    assert_eq!(bench.commits(), commits + 1, "it joins a commit that is made anyway");
+    silence(&bench, row.id, 51);
+    bench.record(row.id, Outcome::Accepted, "errcode 0");
+    bench.restart();
+    let story = bench.story(&row.order).row;
+    assert_eq!((story.attempts, story.state.as_str()), (52, "accepted"));
+}
+
+#[test]
+fn of_silence_without_end_some_is_written_from_time_to_time() {
+    let bench = Bench::new();
+    let row = bench.sendable_row("a");
+    silence(&bench, row.id, 0);
+    bench.totals();
+    let commits = bench.commits();
+    (1..=200).for_each(|at_utc_ms| silence(&bench, row.id, at_utc_ms));
+    bench.totals();
+    assert_eq!(bench.commits(), commits + 3);
+}
+
 #[test]
 fn the_schema_refuses_what_must_never_happen() {
     let bench = Bench::new();
@@ -471,15 +538,16 @@ fn what_is_no_ledger_is_refused_with_a_sentence_and_left_as_it_is() {
     let mut bench = Bench::new();
     bench.stop();
     bench.shell().pragma_update(None, "user_version", 2000).unwrap();
-    assert!(matches!(started_error(bench.options()), LedgerError::Newer { found: 2000, known: 1000, .. }));
+    let refused = |bench: &Bench| start_existing(bench.options()).map(|_| ()).unwrap_err();
+    assert!(matches!(refused(&bench), LedgerError::Newer { found: 2000, known: 1000, .. }));
     fs::write(bench.path(), [b'x'; 8192]).unwrap();
-    assert!(matches!(started_error(bench.options()), LedgerError::Damaged { .. }));
+    assert!(matches!(refused(&bench), LedgerError::Damaged { .. }));
     assert_eq!(fs::read(bench.path()).unwrap(), [b'x'; 8192]);
     fs::remove_file(bench.path()).unwrap();
     bench.shell().execute_batch("CREATE TABLE somebody_elses (x)").unwrap();
-    assert!(matches!(started_error(bench.options()), LedgerError::Damaged { .. }));
+    assert!(matches!(refused(&bench), LedgerError::Damaged { .. }));
     fs::remove_file(bench.path()).unwrap();
-    assert!(matches!(start_existing(bench.options()).map(|_| ()).unwrap_err(), LedgerError::Missing { .. }));
+    assert!(matches!(refused(&bench), LedgerError::Missing { .. }));
 }
 
 #[test]

@@ -525,7 +525,7 @@ pub enum LedgerError {
     },
     /// It is not a ledger, or broken.
     #[error(
-        "the ledger {path} is damaged ({detail}); it may hold fares that are not yet charged: stop the service, copy it and {path}-wal to another disk, and have the copy looked at before anything is removed"
+        "the ledger {path} is damaged ({detail}); it may hold fares that are not yet charged: stop the service, move it and {path}-wal into a folder where they are kept, bring what can be read of it into a new one with: faregate recover FILE, and start the service again"
     )]
     Damaged {
         /// The file.

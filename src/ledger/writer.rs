@@ -67,6 +67,8 @@ const BATCH_MAX: usize = 64;
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// First and longest pause before a failed ledger is opened again.
 const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// A damaged file is read as a whole each time: after that it is left alone for so many times as long.
+const REST_PER_TRY: u32 = 10;
 /// Admissions are remembered at least so long, in case the windows are set longer later.
 const SEEN_KEEP_MS_MIN: i64 = 3_600_000;
 /// How often it is tried whether another program has let go of the file.
@@ -193,6 +195,8 @@ enum Deferred {
     Denied(Box<Denial>, u64),
     Note(Box<GateNote>, u64),
     Attempt(Box<Attempt>),
+    /// One more like those that the file has: waits for a commit that is made anyway, or until there are many.
+    Repeated(Box<Attempt>),
 }
 
 enum Waited {
@@ -240,6 +244,7 @@ pub(super) struct Writer {
     pending: Arc<PendingSignal>,
     observer: Observer,
     deferred: VecDeque<Deferred>,
+    /// Since when one of them has been waiting that will not wait for ever.
     deferred_since: Option<Instant>,
     /// Rows recorded by this run whose turnstile has not answered: they must not be sent yet, for the opening may fail.
     waiting_openings: BTreeSet<DeductionId>,
@@ -442,8 +447,8 @@ impl Writer {
             | NetworkOp::Deny(_) => false,
             NetworkOp::Export(op) => op.is_first() && !self.deferred.is_empty(),
             NetworkOp::Claim(id, _) => self.deferred_attempts.contains_key(id),
-            NetworkOp::Totals(_)
-            | NetworkOp::Page(..)
+            NetworkOp::Totals(_) => self.deferred_since.is_some(),
+            NetworkOp::Page(..)
             | NetworkOp::Story(..)
             | NetworkOp::Journeys(..)
             | NetworkOp::Retry { .. }
@@ -455,12 +460,7 @@ impl Writer {
 
     fn carry_out(&mut self, op: NetworkOp) {
         match op {
-            NetworkOp::Attempt(attempt) => {
-                self.delivering.come_back(attempt.id);
-                let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
-                self.deferred_attempts.insert(attempt.id, settled);
-                self.defer(Deferred::Attempt(attempt));
-            }
+            NetworkOp::Attempt(attempt) => self.take_attempt(attempt),
             NetworkOp::Pending { after_id, limit, reply } => {
                 let (waiting, attempts) = (&self.waiting_openings, &self.deferred_attempts);
                 let is_ready = |id| !waiting.contains(&id) && attempts.get(&id) != Some(&Settled::Yes);
@@ -496,6 +496,25 @@ impl Writer {
             NetworkOp::Deny(op) => self.serve_deny(op),
             NetworkOp::Export(op) => self.serve_export(op),
         }
+    }
+
+    fn take_attempt(&mut self, attempt: Box<Attempt>) {
+        self.delivering.come_back(attempt.id);
+        if self.is_in_file_already(&attempt) {
+            // Nobody waits for it, and no commit is made for it: an outage of days must not wear out a card.
+            self.deferred.push_back(Deferred::Repeated(attempt));
+            return;
+        }
+        let settled = if attempt.outcome == AttemptOutcome::StillPending { Settled::No } else { Settled::Yes };
+        self.deferred_attempts.insert(attempt.id, settled);
+        self.defer(Deferred::Attempt(attempt));
+    }
+
+    /// Whether all that depends on this attempt is durable by one before it, so that it only counts.
+    fn is_in_file_already(&self, attempt: &Attempt) -> bool {
+        let only_counts = attempt.outcome == AttemptOutcome::StillPending && !attempt.is_unknown;
+        let File::Open(store) = &self.file else { return false };
+        only_counts && !self.deferred_attempts.contains_key(&attempt.id) && store.has_like_attempt(attempt).unwrap_or(false)
     }
 
     /// Hands out a row that is about to be sent. One that cannot be read is parked, or it would be asked for for ever.
@@ -833,6 +852,7 @@ impl Writer {
     }
 
     fn reopen(&mut self, pause: Duration) {
+        let began = monotonic_now();
         match self.opened_and_proved() {
             Ok(store) => {
                 self.file = File::Open(store);
@@ -844,7 +864,7 @@ impl Writer {
                 self.look_at_disk();
                 self.announce(0);
             }
-            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1)),
+            Err(error) => self.close(&error, (pause * 2).min(REOPEN_PAUSE.1).max((monotonic_now() - began) * REST_PER_TRY)),
         }
     }
 
@@ -1113,7 +1133,7 @@ impl Deferred {
             Self::Passage(passage) => store.passage(passage),
             Self::Denied(denial, uncounted_before) => store.deny(denial, *uncounted_before),
             Self::Note(note, uncounted_before) => store.note(note, *uncounted_before),
-            Self::Attempt(attempt) => store.attempt(attempt),
+            Self::Attempt(attempt) | Self::Repeated(attempt) => store.attempt(attempt),
         }
     }
 }
@@ -1124,7 +1144,7 @@ impl Deferred {
         match self {
             Self::Opened(_) | Self::Passage(_) | Self::Note(..) => false,
             Self::Denied(denial, _) => store.has_denial(denial).unwrap_or(false),
-            Self::Attempt(attempt) => store.has_attempt(attempt).unwrap_or(false),
+            Self::Attempt(attempt) | Self::Repeated(attempt) => store.has_attempt(attempt).unwrap_or(false),
         }
     }
 }

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{DEADLINE, Gate, WeChat, code, codes};
+use crate::{
+    damage::{lets_people_out, with_inputs},
+    support::{DEADLINE, Gate, WeChat, code, codes},
+};
 
 /// More calls than this the story below never makes: the loop ends by itself long before.
 const CALLS_MAX: u64 = 2_000;
@@ -168,8 +171,25 @@ fn whichever_open_fails_what_opens_is_recorded_and_charged_once() {
 
 #[test]
 fn a_disk_that_fails_for_a_while_is_shown_and_survived() {
-    for call in ["fdatasync", "write"] {
-        assert!(live(Fault { call, first: 12, count: 5, errno: EIO }));
+    for (call, errno) in [("fdatasync", EIO), ("write", EIO), ("write", ENOSPC)] {
+        assert!(live(Fault { call, first: 12, count: 5, errno }));
+    }
+}
+
+#[test]
+fn fire_alarm_and_exit_button_open_though_the_disk_takes_nothing() {
+    for (call, errno) in [("fdatasync", EIO), ("write", ENOSPC), ("open", EIO)] {
+        let wechat = WeChat::start();
+        let mut gate = with_inputs(&wechat).start();
+        gate.stop_cleanly();
+        let mark = Fault { call, first: 1, count: u64::from(u32::MAX), errno }.prepare(&mut gate);
+        gate.spawn();
+        gate.wait_answering();
+        gate.wait("the reader is open", || gate.status()["lanes"][0]["scanner"] == "up");
+        gate.scan("in", &code("NO-DISK", 0));
+        gate.wait("the lane is out of order", || gate.health() == Some(503));
+        lets_people_out(&mut gate);
+        assert!(mark.exists(), "{call}: nothing failed");
     }
 }
 

@@ -17,6 +17,7 @@ mod cli;
 #[cfg(feature = "sandbox")]
 mod code;
 mod control;
+mod damage;
 mod decisions;
 #[cfg(feature = "sandbox")]
 mod demo;

@@ -35,8 +35,9 @@ fn without_room_on_the_disk_a_lane_is_out_of_order_and_the_program_lives_on() {
     gate.wait_opens(1);
 }
 
-/// Starts a gate on a ledger that it once wrote and that `spoil` changed, and expects it to refuse and to leave the file alone.
-fn refuses_a_ledger(spoil: impl Fn(&Gate)) {
+/// Starts a gate on a ledger that it once wrote and that `spoil` changed, and expects it to be out of order, to say why, and to leave the
+/// file alone.
+fn refuses_a_ledger(why: &str, spoil: impl Fn(&Gate)) {
     let wechat = WeChat::start();
     let mut gate = Gate::beside(&wechat).start();
     gate.scan("in", &code("SPOILT", 1));
@@ -47,18 +48,25 @@ fn refuses_a_ledger(spoil: impl Fn(&Gate)) {
     let before = fs::read(gate.path("ledger.db")).unwrap();
     let log_before = gate.log().len();
     gate.spawn();
-    assert_eq!(gate.wait_ended(), Some(65), "{}", gate.log_tail());
+    gate.wait_answering();
+    gate.wait("the lane shows that it is out of order", || gate.denials().contains(&"out-of-order".to_owned()));
+    assert_eq!(gate.health(), Some(503));
     let said = gate.log()[log_before..].to_owned();
-    assert!(said.contains("ledger.db"), "it does not name the file: {said:?}");
+    assert!(said.contains("ledger.db") && said.contains(why), "it does not say what is wrong with which file: {said:?}");
     assert!(!said.contains("panicked"), "{said}");
-    let Cli { code, stderr, .. } = gate.cli(&["queue", "list"]);
-    assert_eq!(code, Some(65), "queue list says {stderr}");
+    let queue_says = |gate: &Gate, who| {
+        let Cli { code, stderr, .. } = gate.cli(&["queue", "list"]);
+        assert!(code == Some(65) && stderr.contains(why), "{who}: queue list ends with {code:?} and says {stderr}");
+    };
+    queue_says(&gate, "the daemon");
+    gate.stop_cleanly();
+    queue_says(&gate, "the command alone");
     assert!(fs::read(gate.path("ledger.db")).unwrap() == before, "the file was changed");
 }
 
 #[test]
 fn a_damaged_ledger_is_refused_with_a_sentence_and_left_as_it_is() {
-    refuses_a_ledger(|gate| {
+    refuses_a_ledger("is damaged", |gate| {
         for name in ["ledger.db-wal", "ledger.db-shm"] {
             let _ = fs::remove_file(gate.path(name));
         }
@@ -68,7 +76,7 @@ fn a_damaged_ledger_is_refused_with_a_sentence_and_left_as_it_is() {
 
 #[test]
 fn a_ledger_newer_than_the_program_is_refused_with_a_sentence_and_left_as_it_is() {
-    refuses_a_ledger(|gate| {
+    refuses_a_ledger("newer than this program", |gate| {
         let ledger = Connection::open(gate.path("ledger.db")).unwrap();
         ledger.pragma_update(None, "user_version", 999_000).unwrap();
     });

@@ -52,7 +52,7 @@ impl Store {
     }
 }
 
-fn export_row(row: &Row<'_>, created_utc_ms: i64, requests: Requests) -> rusqlite::Result<ExportRow> {
+pub(super) fn export_row(row: &Row<'_>, created_utc_ms: i64, requests: Requests) -> rusqlite::Result<ExportRow> {
     let word = |column| text(row, column).map(Option::unwrap_or_default);
     let request = if requests == Requests::With { text(row, "body")?.map(RequestText) } else { None };
     Ok(ExportRow {

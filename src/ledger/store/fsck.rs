@@ -33,6 +33,7 @@ impl View {
                 Err(LedgerError::Newer { path: path.to_owned(), found: version, known: VERSION })
             }
             (APPLICATION_ID, _) => Ok(view),
+            (0, 0) if view.is_empty().map_err(|error| view.explain(&error))? => Err(LedgerError::Missing { path: path.to_owned() }),
             _ => Err(LedgerError::Damaged { path: path.to_owned(), detail: "it is no ledger".to_owned() }),
         }
     }
@@ -46,6 +47,11 @@ impl View {
         )?;
         let number = |name| self.connection.pragma_query_value(None, name, |row| row.get(0));
         Ok((number("application_id")?, number("user_version")?))
+    }
+
+    /// Whether there is nothing in it, as a first start leaves it that is cut short.
+    fn is_empty(&self) -> rusqlite::Result<bool> {
+        self.connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
     }
 
     pub(in crate::ledger) fn explain(&self, error: &rusqlite::Error) -> LedgerError {

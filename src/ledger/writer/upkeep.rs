@@ -101,11 +101,11 @@ impl Writer {
             return;
         }
         // What is deferred may settle the rows that are looked at.
-        if !self.deferred.is_empty() {
+        if self.deferred_since.is_some() {
             self.commit(Vec::new());
         }
         self.upkeep.due_at = now + STEP_EVERY;
-        if !self.deferred.is_empty() {
+        if self.deferred_since.is_some() {
             return;
         }
         if self.upkeep.busy.is_empty() {
