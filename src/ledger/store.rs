@@ -67,7 +67,7 @@ const EMPTY_LOG_BYTES: u64 = 32;
 /// The log is rewritten in pieces of this length.
 const REWRITE_BYTES: usize = 64 << 10;
 /// Of a new ledger: a scan changes a row here and a key there, and its sync takes as long as all pages with a change are big.
-const PAGE_BYTES: i64 = 1024;
+pub(super) const PAGE_BYTES: u32 = 1024;
 /// Rows of `incident` that are kept.
 const INCIDENTS_MAX: i64 = 1000;
 /// Rows that one page of a listing looks at; stands in the statement, too.

@@ -1123,7 +1123,7 @@ impl Deferred {
             Self::Passage(_) => true,
             Self::Opened(opened) => matches!(opened.record, RecordId::Journey(_)),
             Self::Attempt(attempt) => is_exposure_limited && attempt.outcome != AttemptOutcome::StillPending,
-            Self::Denied(..) | Self::Note(..) => false,
+            Self::Denied(..) | Self::Note(..) | Self::Repeated(_) => false,
         }
     }
 

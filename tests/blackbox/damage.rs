@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Gate, WeChat, backlog::fill, code, gate::Builder};
 
-const PAGE_BYTES: usize = 4096;
+const PAGE_BYTES: usize = 1024;
 /// The head of a write-ahead log, and that of each of its frames.
 const LOG_HEAD_BYTES: usize = 32;
 const FRAME_HEAD_BYTES: usize = 24;
@@ -28,7 +28,7 @@ enum Spoilt {
     Head,
     /// Where every search in this table or index begins.
     Root(&'static str),
-    /// The first page of the deductions.
+    /// The second page of the deductions: rows that wait, and are asked for at once.
     Leaf,
 }
 
@@ -39,7 +39,9 @@ impl Spoilt {
         match self {
             Self::Head => 1,
             Self::Root(name) => one("SELECT rootpage FROM sqlite_schema WHERE name = ?", name),
-            Self::Leaf => one("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path LIMIT 1", "deduction"),
+            Self::Leaf => {
+                one("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 1", "deduction")
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use super::{pages::PAGE_BYTES, record::u32_at};
+use super::{super::store::PAGE_BYTES, record::u32_at};
 
 const HEAD_BYTES: usize = 32;
 const FRAME_HEAD_BYTES: usize = 24;
@@ -111,7 +111,7 @@ impl Head {
     fn of_frame(frame: &[u8]) -> Self {
         let mut salts = [0; 8];
         salts.copy_from_slice(&frame[8..16]);
-        Self { page_bytes: PAGE_BYTES, is_little_endian: true, salts, sum: (0, 0) }
+        Self { page_bytes: PAGE_BYTES as usize, is_little_endian: true, salts, sum: (0, 0) }
     }
 
     /// The file is read to its end: behind a frame that is broken there may be others.

@@ -5,6 +5,7 @@ use std::{collections::HashSet, fs::File, io, os::unix::fs::FileExt, path::Path}
 use rusqlite::types::Value;
 
 use super::{
+    super::store::PAGE_BYTES,
     log::Log,
     log_of,
     record::{Cell, Layout, cells, u32_at, values},
@@ -12,8 +13,6 @@ use super::{
 
 /// What a file of SQLite begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Of ledgers, and what is taken where no head says it.
-pub(super) const PAGE_BYTES: usize = 4096;
 /// No row is longer: a request holds two codes of 4096 bytes at most.
 const PAYLOAD_BYTES_MAX: usize = 1 << 16;
 
@@ -35,7 +34,7 @@ impl Image {
         let mut head = [0; 100];
         let has_head = file.as_ref().is_some_and(|file| file.read_exact_at(&mut head, 0).is_ok()) && head.starts_with(MAGIC);
         let layout = Layout {
-            page_bytes: page_bytes(&head).filter(|_| has_head).or(log.as_ref().map(Log::page_bytes)).unwrap_or(PAGE_BYTES),
+            page_bytes: page_bytes(&head).filter(|_| has_head).or(log.as_ref().map(Log::page_bytes)).unwrap_or(PAGE_BYTES as usize),
             reserved_bytes: if has_head { usize::from(head[20]) } else { 0 },
         };
         let log = log.filter(|log| log.page_bytes() == layout.page_bytes);

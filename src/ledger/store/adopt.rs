@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, params, params_from_iter, types::Value};
 
-use super::Store;
+use super::{Store, first_waiting};
 
 /// The boot of what was recorded under boots that only the other ledger knows: ages are then differences of real-time clocks.
 const BOOT: &str = "recovered";
@@ -26,6 +26,8 @@ impl Store {
             return Ok(Adopted::Known);
         }
         row[place("id")?] = Value::Null;
+        row[place("waiting_from")?] =
+            self.connection.prepare_cached(&format!("SELECT {}", first_waiting("deduction")))?.query_row([], |row| row.get(0))?;
         // That journey stays behind.
         row[place("journey")?] = Value::Null;
         row[place("created_boot")?] = Value::Integer(self.boot_named(BOOT)?);

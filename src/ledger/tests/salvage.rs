@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::*;
 
-const PAGE_BYTES: usize = 4096;
+const PAGE_BYTES: usize = store::PAGE_BYTES as usize;
 const ROWS: usize = 120;
 
 /// The bytes of a closed ledger with so many deductions, long ones among them, and their numbers.
@@ -77,6 +77,28 @@ fn whichever_page_is_spoiled_every_deduction_is_found_or_told() {
         }
     }
     assert!(lost >= ROWS, "no page with rows was spoiled");
+}
+
+#[test]
+fn openings_that_a_crash_left_undecided_are_brought_over_and_settled_by_the_next_start() {
+    let bench = Bench::new();
+    let waiting: Vec<_> = (0..30).map(|tap| bench.admitted(&format!("code {tap}"))).collect();
+    let folder = TempDir::new().unwrap();
+    let damaged = folder.path().join("damaged.db");
+    bench.shell().execute("VACUUM INTO ?", [damaged.to_str().unwrap()]).unwrap();
+    // What is left has higher places there than it will have here.
+    let left = "DROP TRIGGER deduction_kept; DELETE FROM deduction WHERE id <= 20";
+    Connection::open(&damaged).unwrap().execute_batch(left).unwrap();
+    let is_request_of = |body: &[u8], order: &str, _| body.starts_with(order.as_bytes());
+    let mut other = Bench::new();
+    other.stop();
+    let salvage = Salvage::of(&damaged).unwrap();
+    let recovered = recover(&other.path(), &salvage, is_request_of, "damaged.db").unwrap();
+    assert_eq!((recovered.brought, recovered.refused), (10, Vec::new()));
+    other.handles = Some(start(other.options()).unwrap());
+    for admitted in &waiting[20..] {
+        assert!(other.story(&admitted.order).row.flags.contains(&"opening-unconfirmed".to_owned()));
+    }
 }
 
 proptest! {
