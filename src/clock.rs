@@ -6,11 +6,15 @@
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 pub(crate) mod simulated;
+mod sync;
+pub mod watch;
 
 use std::{fmt, time::Instant};
 
 use jiff::{Timestamp, tz::Offset};
 use rustix::time::{ClockId, clock_gettime};
+
+pub use sync::{is_synchronized, watcher_trouble};
 
 /// A point in time as the ledger keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +52,6 @@ fn clock_ms(clock: ClockId) -> i64 {
     #[allow(clippy::useless_conversion)]
     let (seconds, nanoseconds) = (i64::from(time.tv_sec), i64::from(time.tv_nsec));
     seconds * 1000 + nanoseconds / 1_000_000
-}
-
-/// Whether the kernel's clock is synchronized, as `adjtimex(2)` tells it (state other than `TIME_ERROR`).
-#[must_use]
-pub fn is_synchronized() -> bool {
-    // No maintained safe wrapper reads this state without the right to set the clock; modes = 0 only reads.
-    #[allow(unsafe_code)]
-    // SAFETY: timex is plain integers, for which all zeroes are valid; the kernel writes only into the struct handed to it.
-    let state = unsafe {
-        let mut timex: libc::timex = std::mem::zeroed();
-        libc::adjtimex(&raw mut timex)
-    };
-    state >= 0 && state != libc::TIME_ERROR
 }
 
 /// The identity of this boot of the machine: `/proc/sys/kernel/random/boot_id`, or `FAREGATE_BOOT_ID` where the service manager

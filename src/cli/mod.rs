@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod clock_watch;
 mod code;
 mod completions;
 mod demo;
@@ -86,6 +87,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve a WeChat for trials and tests, with faults on demand.
     Sandbox(Box<sandbox::Arguments>),
+    /// Tell the gate, every few seconds, whether the clock is synchronized.
+    #[command(hide = true)]
+    ClockWatch,
     /// Write what makes a shell complete the commands.
     #[command(hide = true)]
     Completions {
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Recover { file } => recover::run(&file, &arguments.config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sandbox(arguments) => sandbox::run(&arguments),
+        Command::ClockWatch => clock_watch::run(),
         Command::Completions { shell } => completions::run(shell, &mut Arguments::command()),
     };
     match result {

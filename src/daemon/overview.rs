@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    clock::is_synchronized,
+    clock::{is_synchronized, watcher_trouble},
     journal::DroppedRecords,
     ledger::{Health, NetworkLedger, Totals},
     monitor::{
@@ -69,14 +69,9 @@ impl Source for Overview {
         alarms.extend(self.damaged_logs.iter().cloned());
         alarms.extend(self.settlement.alarm());
         alarms.extend(self.ledger.alarms().borrow().iter().map(ToString::to_string));
-        Facts {
-            lanes,
-            upload: shown(upload),
-            clock: ClockStatus { synchronized: is_synchronized() },
-            ledger_up,
-            log_records_dropped: self.log.total(),
-            alarms,
-        }
+        let clock = ClockStatus { synchronized: is_synchronized() };
+        alarms.extend(watcher_trouble().map(str::to_owned));
+        Facts { lanes, upload: shown(upload), clock, ledger_up, log_records_dropped: self.log.total(), alarms }
     }
 
     fn queue(&self) -> QueueAnswer {

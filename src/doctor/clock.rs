@@ -10,22 +10,26 @@ const BUILT_UTC_MS: i64 = 1_767_225_600_000;
 /// So far the two clocks may be apart.
 const APART_S_MAX: i64 = 5;
 
-pub(super) fn look() -> [Look; 2] {
+/// `daemon`: whether the clock is synchronized as far as the running daemon knows, which is confined.
+pub(super) fn look(daemon: Option<bool>) -> [Look; 2] {
     let now = Stamp::now();
     let rtc = fs::read_to_string("/sys/class/rtc/rtc0/since_epoch").ok();
-    [system(&now), battery(now.utc_ms / 1000, rtc.as_deref())]
+    [system(&now, daemon), battery(now.utc_ms / 1000, rtc.as_deref())]
 }
 
-fn system(now: &Stamp) -> Look {
+fn system(now: &Stamp, daemon: Option<bool>) -> Look {
     let time = clock::rfc3339_ms(now.utc_ms);
     let mend = "set up a time server that the gate reaches: timedatectl; systemctl enable --now systemd-timesyncd";
     if now.utc_ms < BUILT_UTC_MS {
         return Look::bad("clock", format!("{time} is in the past: good codes are refused"), mend);
     }
-    if now.synchronized {
-        Look::good("clock", format!("{time}, synchronized"))
-    } else {
-        Look::doubtful("clock", format!("{time}, not synchronized"), mend)
+    match (now.synchronized, daemon) {
+        (true, Some(false)) => {
+            let mend = "wait for 10 s and look again, then: systemctl status faregate-clock";
+            Look::doubtful("clock", format!("{time}, synchronized, but the daemon does not know it"), mend)
+        }
+        (true, _) => Look::good("clock", format!("{time}, synchronized")),
+        (false, _) => Look::doubtful("clock", format!("{time}, not synchronized"), mend),
     }
 }
 
@@ -51,10 +55,18 @@ mod tests {
 
     #[test]
     fn a_clock_that_stands_in_the_past_is_an_error_and_one_that_nobody_synchronizes_a_warning() {
-        let at = |utc_ms, synchronized| system(&Stamp { utc_ms, boottime_ms: 1, synchronized }).verdict;
+        let at = |utc_ms, synchronized| system(&Stamp { utc_ms, boottime_ms: 1, synchronized }, None).verdict;
         assert_eq!(at(0, true), Verdict::Bad);
         assert_eq!(at(BUILT_UTC_MS, false), Verdict::Doubtful);
         assert_eq!(at(BUILT_UTC_MS, true), Verdict::Good);
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_told_that_the_clock_is_synchronized_is_a_warning() {
+        let beside = |daemon| system(&Stamp { utc_ms: BUILT_UTC_MS, boottime_ms: 1, synchronized: true }, daemon);
+        assert_eq!(beside(Some(true)).verdict, Verdict::Good);
+        let look = beside(Some(false));
+        assert!(look.verdict == Verdict::Doubtful && look.mend.contains("faregate-clock"), "{look}");
     }
 
     #[test]

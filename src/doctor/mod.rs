@@ -84,7 +84,7 @@ pub fn examine(settings: &Settings, settings_file: &Path, daemon: Option<&Status
         let status = daemon.and_then(|status| status.lanes.iter().find(|status| status.name == lane.name));
         looks.extend(lane_looks(lane, status, account.as_ref()));
     }
-    looks.extend(clock::look());
+    looks.extend(clock::look(daemon.map(|daemon| daemon.clock.synchronized)));
     looks.extend(disk::look(&settings.ledger, account.as_ref()));
     looks.push(network::look(&settings.wechat.base_url));
     looks

@@ -24,7 +24,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 /// The library, built once.
-fn library() -> &'static PathBuf {
+pub(crate) fn library() -> &'static PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));

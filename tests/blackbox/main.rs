@@ -14,6 +14,7 @@ mod admission;
 mod answers;
 mod callback;
 mod cli;
+mod clock;
 #[cfg(feature = "sandbox")]
 mod code;
 mod control;
