@@ -11,6 +11,7 @@ from pathlib import Path
 from . import report, scenarios
 from .codes import Authority, Passenger
 from .gate import Gate
+from .timeserver import TimeServer
 from .wechat import WeChat
 
 
@@ -24,6 +25,7 @@ class Lab:
         self.accounts = itertools.count(int(time.time()) * 1000)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.wechat = WeChat(words.host_program, self.folder / "sandbox.log")
+        self.time_server = TimeServer()
         self.cuts, self.results, self.version = words.cuts, [], None
 
     def new_code(self):
@@ -68,6 +70,7 @@ class Lab:
 
     def close(self):
         self.wechat.close()
+        self.time_server.close()
 
 
 def words_of(arguments):

@@ -37,7 +37,7 @@ device = "{scanners[1]}"
 [lane.turnstile]
 driver = "gpio"
 chip = "/dev/gpiochip0"
-open = 4
+open = "RELAY-OUT"
 pulse = "{pulse_ms}ms"
 
 [ride_code]
@@ -80,8 +80,8 @@ class Gate(Machine):
 
     def install(self, package):
         """Installs it, or what is older or newer, over what is there."""
-        self.agent.put("/root/faregate.deb", package.read_bytes())
-        self.agent.run("dpkg -i /root/faregate.deb")
+        self.agent.put("/var/tmp/faregate.deb", package.read_bytes())
+        self.agent.run("dpkg -i /var/tmp/faregate.deb")
 
     def restart(self):
         self.agent.run("systemctl restart faregate")

@@ -202,7 +202,7 @@ class Machine:
         socket_of = lambda name: f"path={at / name},server=on,wait=off"
         command = ["nice", "-n", "15", "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "512"]
         command += ["-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config", "-display", "none"]
-        command += ["-kernel", str(self.image / "kernel"), "-initrd", str(self.image / "initrd")]
+        command += ["-kernel", str(self.image / "kernel"), "-initrd", str(self.image / "initrd"), "-dtb", str(self.image / "dtb")]
         command += ["-append", "console=ttyAMA0 net.ifnames=0 quiet systemd.show_status=no panic=-1"]
         command += ["-serial", f"file:{at / 'console'}"]
         for name, form in (("root", "qcow2"), ("ledger", "raw")):

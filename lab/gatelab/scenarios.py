@@ -30,7 +30,7 @@ def the_package_installs_and_the_first_code_opens(gate):
     gate.wait_closed()
     gate.wait_drained()
     gate.balance()
-    return "the settings have no error, the unit starts, a code opens and is charged"
+    return "the settings have no error, lines are found by number and by name, the unit starts, a code opens and is charged"
 
 
 # ---- one day of a gate -------------------------------------------------------------------------------------------------------
@@ -145,6 +145,20 @@ def with_the_network_away_everybody_passes_and_is_charged_when_it_is_back(gate):
     return f"{opened}; all charged once {took_s:.1f} s after the network was back"
 
 
+def a_clock_that_a_time_server_sets_is_known_as_such_while_somebody_watches(gate):
+    is_known = lambda status: status["clock"]["synchronized"]
+    is_told = lambda status: any("faregate-clock" in alarm for alarm in status["alarms"])
+    gate.wait_status("the clock is synchronized", is_known)
+    memory = gate.agent.run("grep VmRSS /proc/$(systemctl show faregate-clock -p MainPID --value)/status")
+    gate.agent.run("systemctl kill --signal=STOP faregate-clock")
+    began = time.monotonic()
+    gate.wait_status("nobody knows of the clock", lambda status: not is_known(status) and is_told(status))
+    took_s = time.monotonic() - began
+    gate.agent.run("systemctl kill --signal=CONT faregate-clock")
+    gate.wait_status("the clock is synchronized again", lambda status: is_known(status) and not is_told(status))
+    return f"by systemd-timesyncd; {took_s:.0f} s after the watcher hung told as not known; the watcher takes {memory.split()[1]} KiB"
+
+
 def a_stop_leaves_the_relay_closed(gate):
     gate.wires.set(FIRE_ALARM, True)
     gate.wires.wait_high(OPEN)
@@ -196,7 +210,7 @@ def a_line_that_cannot_be_had_ends_the_start_with_one_sentence(gate):
         ("s|^|&|", 'is in use by "faregate"'),
         ("s|gpiochip0|gpiochip9|", "there is no GPIO chip /dev/gpiochip9"),
         ("s|^open = 0|open = 8|", "lines 0 to 7 only"),
-        ('s|^open = 0|open = "RELAY"|', "no line of the chip has that name"),
+        ('s|^open = 0|open = "RELAY-IN"|', "no line of the chip has that name"),
         ("s|/dev/gpiochip0|/dev/null|", "/dev/null cannot be used as a GPIO chip"),
     ):
         said = run_beside(gate, change, "faregate")
@@ -204,7 +218,9 @@ def a_line_that_cannot_be_had_ends_the_start_with_one_sentence(gate):
         told.append(cause)
     said = run_beside(gate, "s|^|&|", "nobody")
     assert "may not use the GPIO chip" in said and "code 70" in said, said
-    return f"{len(told) + 1} causes, each named in one sentence, exit 70"
+    said = gate.agent.run("RUNTIME_DIRECTORY=/tmp/second faregate doctor --config /tmp/second/faregate.toml", check=False)
+    assert 'turnstile.open: line 0 of /dev/gpiochip0 is in use by "faregate"' in said, said
+    return f"{len(told) + 1} causes, each named in one sentence, exit 70; doctor names who holds the line, too"
 
 
 def run_beside(gate, change, user):
@@ -366,6 +382,7 @@ DAY = [
     who_passes_is_charged_and_who_turns_back_is_not,
     a_button_that_is_held_is_an_alarm_and_stops_nothing,
     a_line_that_cannot_be_had_ends_the_start_with_one_sentence,
+    a_clock_that_a_time_server_sets_is_known_as_such_while_somebody_watches,
     a_stop_leaves_the_relay_closed,
     the_fire_alarm_opens_although_the_ledger_cannot_be_written,
 ]
