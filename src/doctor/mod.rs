@@ -59,6 +59,13 @@ impl Look {
     fn bad(at: impl Into<String>, found: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { verdict: Verdict::Bad, at: at.into(), found: found.into(), mend: mend.into() }
     }
+
+    /// What a room says of its own error: what is the matter; what to do.
+    fn bad_as_told(at: impl Into<String>, error: &impl fmt::Display) -> Self {
+        let told = error.to_string();
+        let (found, mend) = told.split_once("; ").unwrap_or((&told, ""));
+        Self::bad(at, found, mend)
+    }
 }
 
 /// One line: `ok       clock: …`, `WARNING  disk: …; mend`, `ERROR    …`.

@@ -45,6 +45,16 @@ impl Gpio {
     }
 }
 
+/// Whether every line that these settings name is there and free: so many of them are. None is taken.
+///
+/// # Errors
+/// What [`super::start`] would meet.
+pub fn look(settings: &config::Gpio) -> Result<usize, GpioError> {
+    let lines = Lines::find(settings)?;
+    let all = lines.outputs.iter().flatten().chain(lines.inputs.iter().map(|(_, line)| line));
+    all.map(Line::is_free).try_fold(0, |count, is_free| is_free.map(|()| count + 1))
+}
+
 impl Driver for Gpio {
     fn set(&mut self, output: Output, active: bool, _: Option<&'static str>) -> io::Result<()> {
         self.outputs[output as usize].as_ref().map_or(Ok(()), |line| line.set(active))

@@ -44,7 +44,7 @@ use crate::config;
 use driver::{Driver, InputSink};
 use faults::FaultSet;
 pub use faults::InputFault;
-pub use gpio::{GpioError, LinePlace};
+pub use gpio::{GpioError, LinePlace, look as look_at_lines};
 use machine::Input;
 pub use signals::Beeps;
 pub use thread::FailSafe;

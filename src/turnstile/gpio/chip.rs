@@ -191,13 +191,19 @@ impl Line {
         Ok(HeldInput(handle))
     }
 
+    /// Whether nobody holds the line, without taking it.
+    pub(super) fn is_free(&self) -> Result<(), GpioError> {
+        let info = info(&self.found, &self.place)?;
+        if info.is_used() { Err(taken(self.place.clone(), info.consumer())) } else { Ok(()) }
+    }
+
     fn flags(&self, direction: LineRequestFlags) -> LineRequestFlags {
         if self.active_low { direction | LineRequestFlags::ACTIVE_LOW } else { direction }
     }
 
     fn trouble(&self, error: &gpio_cdev::Error) -> GpioError {
-        let holder = self.found.info().ok().and_then(|info| info.consumer().map(str::to_owned));
-        line_trouble(self.place.clone(), system_error(error), holder)
+        let info = self.found.info().ok();
+        line_trouble(self.place.clone(), system_error(error), info.as_ref().and_then(gpio_cdev::LineInfo::consumer))
     }
 }
 
@@ -284,16 +290,18 @@ fn info_trouble(place: &LinePlace, source: io::Error) -> GpioError {
 }
 
 /// `holder`: who the kernel says holds it.
-fn line_trouble(place: LinePlace, source: io::Error, holder: Option<String>) -> GpioError {
+fn line_trouble(place: LinePlace, source: io::Error, holder: Option<&str>) -> GpioError {
     match errno(&source) {
-        Errno::EBUSY => {
-            let holder = holder.map_or_else(|| "something that gives no name".to_owned(), |name| format!("{name:?}"));
-            GpioError::Taken { place, holder }
-        }
+        Errno::EBUSY => taken(place, holder),
         Errno::EACCES | Errno::EPERM => GpioError::NotAllowed { chip: place.chip },
         Errno::ENODEV | Errno::ENXIO => GpioError::NoInterrupt { place, source },
         _ => GpioError::Line { place, source },
     }
+}
+
+fn taken(place: LinePlace, holder: Option<&str>) -> GpioError {
+    let holder = holder.map_or_else(|| "something that gives no name".to_owned(), |name| format!("{name:?}"));
+    GpioError::Taken { place, holder }
 }
 
 #[cfg(test)]
@@ -335,7 +343,7 @@ mod tests {
         let cases = [
             (chip_trouble(chip, error(Errno::EACCES)), "may not use the GPIO chip /dev/gpiochip0"),
             (info_trouble(&place(), error(Errno::EINVAL)), "version 1 of the GPIO interface on /dev/gpiochip0"),
-            (line_trouble(place(), error(Errno::EBUSY), Some("led".into())), "line 17 of /dev/gpiochip0 is in use by \"led\""),
+            (line_trouble(place(), error(Errno::EBUSY), Some("led")), "line 17 of /dev/gpiochip0 is in use by \"led\""),
             (line_trouble(place(), error(Errno::EBUSY), None), "in use by something that gives no name"),
             (line_trouble(place(), error(Errno::ENODEV), None), "cannot tell when it changes"),
             (line_trouble(place(), error(Errno::EIO), None), "turnstile.open: line 17 of /dev/gpiochip0 cannot be had"),
