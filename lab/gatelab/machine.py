@@ -105,14 +105,16 @@ class Wires:
                 else:
                     self.answers.put(words)
 
-    def _ask(self, text):
-        self.lines.send(text)
-        answer = self.answers.get(timeout=PATIENCE_S)
-        if answer[0] != "OK":
-            raise LabError(f"qtest: {text}: {' '.join(answer)}")
+    def _ask(self, *texts):
+        self.lines.send("\n".join(texts))
+        for text in texts:
+            answer = self.answers.get(timeout=PATIENCE_S)
+            if answer[0] != "OK":
+                raise LabError(f"qtest: {text}: {' '.join(answer)}")
 
-    def set(self, line, level):
-        self._ask(f"set_irq_in {self.chip} unnamed-gpio-in {line} {int(level)}")
+    def set(self, line, *levels):
+        """Several levels: one after the other, with no pause in which a busy host could stretch them."""
+        self._ask(*(f"set_irq_in {self.chip} unnamed-gpio-in {line} {int(level)}" for level in levels))
 
     def edges_of(self, line, since=0):
         return [(at, level) for at, number, level in self.edges[since:] if number == line]
@@ -200,7 +202,7 @@ class Machine:
     def _command(self, scanner):
         at = self.folder
         socket_of = lambda name: f"path={at / name},server=on,wait=off"
-        command = ["nice", "-n", "15", "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "512"]
+        command = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "512"]
         command += ["-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config", "-display", "none"]
         command += ["-kernel", str(self.image / "kernel"), "-initrd", str(self.image / "initrd"), "-dtb", str(self.image / "dtb")]
         command += ["-append", "console=ttyAMA0 net.ifnames=0 quiet systemd.show_status=no panic=-1"]
