@@ -130,6 +130,8 @@ pub(super) struct Store {
     boot: i64,
     is_boot_machines: bool,
     unsure: Cell<Unsure>,
+    /// The lowest row that has become due by a passage or an entry, since this was last taken.
+    due: Cell<Option<DeductionId>>,
 }
 
 impl Store {
@@ -148,7 +150,15 @@ impl Store {
         configure(&connection).map_err(explain)?;
         let identity = identity(path).map_err(|error| LedgerError::unavailable(format!("{}: {error}", path.display())))?;
         let is_boot_machines = boot.is_machines;
-        let mut store = Self { connection, path: path.to_owned(), identity, boot: 0, is_boot_machines, unsure: Cell::default() };
+        let mut store = Self {
+            connection,
+            path: path.to_owned(),
+            identity,
+            boot: 0,
+            is_boot_machines,
+            unsure: Cell::default(),
+            due: Cell::default(),
+        };
         store.migrate(if_missing)?;
         store.boot = store.begin(&boot.id, last_run).map_err(explain)?;
         if let Some(damage) = damage {
@@ -343,7 +353,16 @@ impl Store {
             .connection
             .prepare_cached("UPDATE deduction SET opening = 'opened' WHERE id = ? AND opening = 'waiting'")?
             .execute([id])?;
-        if changed == 1 { self.event(id, opened.at_utc_ms, "opened", Some(&opened.detail)) } else { Ok(()) }
+        if changed == 0 {
+            return Ok(());
+        }
+        self.event(id, opened.at_utc_ms, "opened", Some(&opened.detail))?;
+        self.exit_is_made(id, opened.at_utc_ms)
+    }
+
+    /// See [`Self::due`].
+    pub(super) fn take_due(&self) -> Option<DeductionId> {
+        self.due.take()
     }
 
     /// The opening did not happen: nothing is charged, and the code may be used again.
@@ -372,7 +391,7 @@ impl Store {
             )?
             .execute([id])?;
         self.event(id, at_utc_ms, "void", Some(why.as_str()))?;
-        self.reenter(id)
+        self.reenter(id, at_utc_ms)
     }
 
     /// Takes back a scan whose commit failed so that nobody knows whether it is in the file.

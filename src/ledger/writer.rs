@@ -552,7 +552,11 @@ impl Writer {
         let File::Open(store) = &mut self.file else { return Err(self.fault.clone()) };
         let error = match store.transact(work) {
             Ok(value) => {
+                let due = store.take_due();
                 self.locked = None;
+                if let Some(id) = due {
+                    self.announce(id);
+                }
                 return Ok(value);
             }
             Err(error) => error,
@@ -701,8 +705,13 @@ impl Writer {
                     (self.observer)(LedgerEvent::Committed { took: monotonic_now().saturating_duration_since(began), operations });
                 }
                 self.locked = None;
+                // What was passed, or waited for an entry or exit of the same passenger.
+                let due = store.take_due();
                 self.checkpointer.committed(operations);
                 self.forget_deferred(joining);
+                if let Some(id) = due {
+                    self.announce(id);
+                }
                 self.reply(waited, results);
             }
             Err(error) => {
@@ -768,20 +777,16 @@ impl Writer {
             }
         }
         for record in decided {
-            self.opening_is_decided(record);
+            if let Some(id) = self.opening_is_decided(record) {
+                self.announce(id);
+            }
         }
     }
 
     fn forget_deferred(&mut self, count: usize) {
         for op in self.deferred.drain(..count) {
-            match op {
-                Deferred::Attempt(attempt) => drop(self.deferred_attempts.remove(&attempt.id)),
-                // Something may be pending now: what was passed, or what waited for an entry's passage.
-                Deferred::Passage(Passage { record, .. }) => self.pending.raise(match record {
-                    RecordId::Deduction(id) | RecordId::Again { deduction: id, .. } => id,
-                    RecordId::Journey(_) => 0,
-                }),
-                _ => {}
+            if let Deferred::Attempt(attempt) = op {
+                self.deferred_attempts.remove(&attempt.id);
             }
         }
         self.deferred_since = if self.deferred.is_empty() { None } else { Some(monotonic_now()) };
@@ -799,7 +804,10 @@ impl Writer {
                     send(Answered::Admit(reply, Ok(admission)));
                 }
                 (Waited::TakeBack(record, _, reply), Ok(_)) => {
-                    self.opening_is_decided(record);
+                    // What an entry that is taken back kept waiting may be due all the same.
+                    if let Some(id) = self.opening_is_decided(record) {
+                        self.announce(id);
+                    }
                     send(Answered::TakeBack(reply, Ok(())));
                 }
                 (Waited::Admit(_, reply), Err(error)) => send(Answered::Admit(reply, Err(error))),

@@ -31,6 +31,13 @@ const TAKEN_BACK_IN_A_ROW_MAX: usize = 32;
 /// What an opening that nobody passed is called.
 const NO_PASSAGE: &str = "no-passage";
 
+/// Whether an entry has shown that its passenger came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LaterEntry {
+    Made,
+    Undecided,
+}
+
 /// The beginning of a journey, as its deduction needs it.
 pub(super) struct Entry {
     pub(super) id: i64,
@@ -209,10 +216,14 @@ impl Store {
     // ---- openings and passages -----------------------------------------------------------------------------------------------
 
     pub(super) fn journey_opened(&self, id: JourneyId, at_utc_ms: i64) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached("UPDATE journey SET opening = 'opened', opened_utc_ms = ? WHERE id = ? AND opening = 'waiting'")?
-            .execute([at_utc_ms, id.0])
-            .map(drop)
+        let awaits_passage: Option<bool> = self
+            .connection
+            .prepare_cached(
+                "UPDATE journey SET opening = 'opened', opened_utc_ms = ? WHERE id = ? AND opening = 'waiting' RETURNING awaits_passage",
+            )?
+            .query_row([at_utc_ms, id.0], |row| row.get(0))
+            .optional()?;
+        if awaits_passage == Some(false) { self.release_before(id, at_utc_ms, "the next entry opened") } else { Ok(()) }
     }
 
     /// The entry's opening did not happen: as if there had been no tap. Where the passenger is at an exit already, that decides whether
@@ -227,24 +238,81 @@ impl Store {
             .query_row(params![id.0, why.as_str()], |row| row.get(0))
             .optional()?;
         let Some(state) = state else { return Ok(()) };
-        // What the journey before was to be charged has waited for this opening.
-        if let Some(before) = self.ended_with(id)? {
-            if let Some(unsent) = self.unsent_for(before)? {
-                self.make_void(unsent, why.as_str(), at_utc_ms)?;
-            }
-        }
-        if state == "taken-back" { self.came_to_nothing(id) } else { Ok(()) }
+        if state == "taken-back" { self.came_to_nothing(id, why.as_str(), at_utc_ms) } else { self.exit_decides(id, at_utc_ms) }
     }
 
     /// What an entry that is taken back leaves: its code may be used again unless it had opened, and the journey before goes on.
-    fn came_to_nothing(&self, id: JourneyId) -> rusqlite::Result<()> {
+    fn came_to_nothing(&self, id: JourneyId, why: &str, at_utc_ms: i64) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "DELETE FROM seen WHERE journey = ?1
                      AND code_digest = (SELECT code_digest FROM journey WHERE id = ?1 AND opening IN ('late', 'not-opened'))",
             )?
             .execute([id.0])?;
-        self.ended_with(id)?.map_or(Ok(()), |before| self.go_on(before))
+        let Some(before) = self.ended_with(id)? else { return Ok(()) };
+        // What that was to cost has waited for this entry.
+        if let Some(unsent) = self.unsent_for(before)? {
+            match self.later_entry(id)? {
+                Some(LaterEntry::Made) => drop(self.release(unsent, at_utc_ms, "passed", Some("a later entry"))?),
+                Some(LaterEntry::Undecided) => self.hold(unsent)?,
+                None => self.make_void(unsent, why, at_utc_ms)?,
+            }
+        }
+        self.go_on(before)
+    }
+
+    /// What the passenger's latest entry after this one, if there is one, says about the journeys before it.
+    fn later_entry(&self, id: JourneyId) -> rusqlite::Result<Option<LaterEntry>> {
+        self.connection
+            .prepare_cached(
+                "SELECT opening = 'waiting' OR awaits_passage FROM journey
+                 WHERE passenger = (SELECT passenger FROM journey WHERE id = ?1) AND id > ?1 AND state <> 'taken-back'
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row([id.0], |row| Ok(if row.get(0)? { LaterEntry::Undecided } else { LaterEntry::Made }))
+            .optional()
+    }
+
+    /// An entry that nobody was seen to make, and an exit for it: who goes out there was in, and what the journey before was to cost
+    /// is due. While that is not decided it waits.
+    fn exit_decides(&self, id: JourneyId, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let is_undecided =
+            "SELECT d.opening = 'waiting' OR d.awaits > 0 FROM journey j JOIN deduction d ON d.id = j.left_by WHERE j.id = ?";
+        if !self.connection.prepare_cached(is_undecided)?.query_row([id.0], |row| row.get(0)).optional()?.unwrap_or(false) {
+            return self.release_before(id, at_utc_ms, "the exit of the next journey");
+        }
+        match self.ended_with(id)?.map(|before| self.unsent_for(before)).transpose()?.flatten() {
+            Some(unsent) => self.hold(unsent),
+            None => Ok(()),
+        }
+    }
+
+    /// The passenger has gone out by this exit: he had come in, seen or not.
+    pub(super) fn exit_is_made(&self, exit: DeductionId, at_utc_ms: i64) -> rusqlite::Result<()> {
+        let unseen: Option<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT j.id FROM deduction d JOIN journey j ON j.id = d.journey
+                 WHERE d.id = ?1 AND d.awaits = 0 AND j.left_by = ?1 AND j.state = 'exited' AND j.opening IN ('no-passage', 'late', 'not-opened')",
+            )?
+            .query_row([exit], |row| row.get(0))
+            .optional()?;
+        unseen.map_or(Ok(()), |id| self.release_before(JourneyId(id), at_utc_ms, "the exit of the next journey"))
+    }
+
+    /// What the journey before this one was to cost is due, if it waits.
+    fn release_before(&self, id: JourneyId, at_utc_ms: i64, detail: &str) -> rusqlite::Result<()> {
+        let Some(before) = self.ended_with(id)? else { return Ok(()) };
+        match self.held_for(before)? {
+            Some(held) => self.release(held, at_utc_ms, "passed", Some(detail)).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// A deduction of which nothing was sent waits for a passage.
+    fn hold(&self, unsent: DeductionId) -> rusqlite::Result<()> {
+        let hold = "UPDATE deduction SET after_passage = state, state = 'held' WHERE id = ? AND after_passage IS NULL";
+        self.connection.prepare_cached(hold)?.execute([unsent]).map(drop)
     }
 
     /// A tap that was to open once more for a deduction did not.
@@ -308,7 +376,7 @@ impl Store {
 
     /// The exit that this deduction was recorded for did not happen: its journey is as it was before. One that the passenger has begun
     /// since shows that he is on this one no more.
-    pub(super) fn reenter(&self, deduction: DeductionId) -> rusqlite::Result<()> {
+    pub(super) fn reenter(&self, deduction: DeductionId, at_utc_ms: i64) -> rusqlite::Result<()> {
         let left: Option<(i64, String)> = self
             .connection
             .prepare_cached(
@@ -325,7 +393,7 @@ impl Store {
             .query_row([deduction], |row| row.try_into())
             .optional()?;
         match left {
-            Some((id, state)) if state == "taken-back" => self.came_to_nothing(JourneyId(id)),
+            Some((id, state)) if state == "taken-back" => self.came_to_nothing(JourneyId(id), NO_PASSAGE, at_utc_ms),
             _ => Ok(()),
         }
     }
@@ -359,11 +427,20 @@ impl Store {
             .optional()?;
         let Some(state) = state else {
             // What is void already waits for nobody any more either.
-            self.connection.prepare_cached("UPDATE deduction SET awaits = 0 WHERE id = ? AND awaits > 0")?.execute([id])?;
+            let changed =
+                self.connection.prepare_cached("UPDATE deduction SET awaits = 0 WHERE id = ? AND awaits > 0")?.execute([id])?;
+            if changed == 1 {
+                self.exit_is_made(id, at_utc_ms)?;
+            }
             return Ok(false);
         };
         self.event(id, at_utc_ms, event, detail)?;
-        Ok(state == "pending")
+        self.exit_is_made(id, at_utc_ms)?;
+        let is_due = state == "pending";
+        if is_due {
+            self.due.set(Some(self.due.get().map_or(id, |lowest| lowest.min(id))));
+        }
+        Ok(is_due)
     }
 
     /// Nobody passed one of the openings of this deduction; after the last of them nothing is charged, and its journey goes on.
@@ -383,7 +460,7 @@ impl Store {
                     // A free one, or one that a person has made void: the story says why its journey goes on.
                     self.event(id, at_utc_ms, NO_PASSAGE, None)?;
                 }
-                self.reenter(id)
+                self.reenter(id, at_utc_ms)
             }
             _ => Ok(()),
         }
@@ -404,11 +481,7 @@ impl Store {
             .connection
             .prepare_cached("UPDATE journey SET awaits_passage = 0, passed_utc_ms = ? WHERE id = ? AND awaits_passage")?
             .execute(params![passed_utc_ms, id.0])?;
-        let Some(before) = self.ended_with(id)?.filter(|_| changed == 1) else { return Ok(()) };
-        match self.held_for(before)? {
-            Some(held) => self.release(held, at_utc_ms, "passed", Some("the next entry")).map(drop),
-            None => Ok(()),
-        }
+        if changed == 1 { self.release_before(id, at_utc_ms, "the next entry") } else { Ok(()) }
     }
 
     /// The passenger has not gone in, whatever has become of his journey meanwhile. One that an exit has ended already is taken back
@@ -423,12 +496,13 @@ impl Store {
             .query_row(params![id.0, NO_PASSAGE], |row| row.get(0))
             .optional()?;
         let Some(state) = state else { return Ok(()) };
-        for journey in [Some(id.0), self.ended_with(id)?].into_iter().flatten() {
-            if let Some(held) = self.held_for(journey)? {
-                self.make_void(held, NO_PASSAGE, at_utc_ms)?;
-            }
+        if state != "taken-back" {
+            return self.exit_decides(id, at_utc_ms);
         }
-        if state == "taken-back" { self.came_to_nothing(id) } else { Ok(()) }
+        if let Some(held) = self.held_for(id.0)? {
+            self.make_void(held, NO_PASSAGE, at_utc_ms)?;
+        }
+        self.came_to_nothing(id, NO_PASSAGE, at_utc_ms)
     }
 
     /// After a start: nobody saw whether those who were let through passed; they count as having passed. Entries whose opening was

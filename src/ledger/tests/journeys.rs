@@ -504,16 +504,7 @@ impl Model {
             Made::Trip(trip) => {
                 self.trips[trip].state = "taken-back";
                 self.trips[trip].waits = false;
-                let Some(before) = self.ended_by(trip) else { return };
-                let unsent = |due: &Due| {
-                    due.trip == Some(before)
-                        && due.seen.kind == "unfinished-entry"
-                        && matches!(due.seen.state.as_str(), "held" | "pending")
-                };
-                if let Some(due) = self.dues.iter().position(unsent) {
-                    self.make_void(due, "late");
-                }
-                self.go_on(before);
+                self.came_to_nothing(trip, "late");
             }
         }
     }
@@ -536,18 +527,45 @@ impl Model {
                     return;
                 }
                 self.trips[trip].is_unpassed = true;
-                let is_left = self.trips[trip].state == "exited";
-                if !is_left {
-                    self.trips[trip].state = "taken-back";
+                if self.trips[trip].state == "exited" {
+                    self.exit_decides(trip);
+                    return;
                 }
-                let before = self.ended_by(trip);
-                for trip in [Some(trip), before].into_iter().flatten() {
-                    if let Some(due) = self.held_for(trip) {
-                        self.make_void(due, "no-passage");
-                    }
+                self.trips[trip].state = "taken-back";
+                if let Some(due) = self.held_for(trip) {
+                    self.make_void(due, "no-passage");
                 }
-                before.into_iter().filter(|_| !is_left).for_each(|before| self.go_on(before));
+                self.came_to_nothing(trip, "no-passage");
             }
+        }
+    }
+
+    /// An entry that was not made: what the trip before was to cost hangs on the passenger's next one, if there is one.
+    fn came_to_nothing(&mut self, trip: usize, why: &str) {
+        let Some(before) = self.ended_by(trip) else { return };
+        let unsent = |due: &Due| {
+            due.trip == Some(before) && due.seen.kind == "unfinished-entry" && matches!(due.seen.state.as_str(), "held" | "pending")
+        };
+        if let Some(due) = self.dues.iter().position(unsent) {
+            let passenger = self.trips[trip].passenger;
+            let later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
+            match later.last().map(|later| later.waits) {
+                Some(true) => self.dues[due].then = Some("pending"),
+                Some(false) => self.passed(Made::Due(due)),
+                None => self.make_void(due, why),
+            }
+            if self.dues[due].then.is_some() {
+                self.dues[due].seen.state = "held".to_owned();
+            }
+        }
+        self.go_on(before);
+    }
+
+    /// Nobody saw him come in, but he has tapped out: once he goes out, he was in.
+    fn exit_decides(&mut self, trip: usize) {
+        let is_gone = self.trips[trip].left_by.is_none_or(|exit| self.dues[exit].awaits == 0);
+        if let Some(due) = self.ended_by(trip).and_then(|before| self.held_for(before)).filter(|_| is_gone) {
+            self.passed(Made::Due(due));
         }
     }
 
@@ -585,7 +603,7 @@ impl Model {
             false => "open",
         };
         if self.trips[trip].state == "taken-back" {
-            self.ended_by(trip).into_iter().for_each(|before| self.go_on(before));
+            self.came_to_nothing(trip, "no-passage");
         }
     }
 
@@ -595,6 +613,10 @@ impl Model {
                 self.dues[due].awaits = 0;
                 if let Some(then) = self.dues[due].then.take() {
                     self.dues[due].seen.state = then.to_owned();
+                }
+                let is_left = |trip: &Trip| trip.left_by == Some(due) && trip.state == "exited" && trip.is_unpassed;
+                if let Some(trip) = self.trips.iter().position(is_left) {
+                    self.exit_decides(trip);
                 }
             }
             Made::Trip(trip) => {
@@ -929,10 +951,11 @@ fn an_entry_that_did_not_open_while_its_passenger_tapped_out_elsewhere_is_no_jou
         bench.passes(left.id, outcome);
         let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
         assert_eq!(states, if is_passed { ["unfinished", "exited"] } else { ["open", "taken-back"] });
-        // What the journey before was to cost waited for an opening that did not come.
-        assert_eq!(bench.first_order().state, "void");
+        // What the journey before was to cost hangs on whether he was in again.
+        let before = bench.first_order();
+        assert_eq!(before.state, if is_passed { "pending" } else { "void" });
         let sendable = bench.sendable(0);
-        assert_eq!(sendable, if is_passed { vec![left.id] } else { Vec::new() });
+        assert_eq!(sendable, if is_passed { vec![before.id, left.id] } else { Vec::new() });
         bench.restart();
         let sql = "SELECT opening FROM journey ORDER BY id DESC LIMIT 1";
         let opening: String = bench.shell().query_row(sql, [], |row| row.get(0)).unwrap();
@@ -953,6 +976,37 @@ fn who_enters_elsewhere_before_the_first_gate_has_opened_makes_one_journey_which
         let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
         assert_eq!(states, if is_first_taken_back { ["taken-back", "open"] } else { ["open", "taken-back"] });
         assert!(bench.sendable(0).is_empty());
+    }
+}
+
+#[test]
+fn who_taps_in_twice_before_he_passes_still_owes_the_exit_that_he_missed_before() {
+    for (has_second_sensor, is_second_passed) in [(true, true), (true, false), (false, true)] {
+        let bench = Bench::with(CHARGE_MAX);
+        let missed = bench.entered("S1", "a");
+        bench.opens(missed.journey);
+        let enter = |code, has_sensor| match bench.journey_tap(Mode::Entry, "S2", has_sensor, code) {
+            Admission::Entered(entered) => entered,
+            other => panic!("{other:?}"),
+        };
+        let first = enter("b", true);
+        bench.opens(first.journey);
+        let second = enter("c", has_second_sensor);
+        bench.passes(first.journey, PassageOutcome::NotPassed(NoPassage::Void));
+        bench.opens(second.journey);
+        if has_second_sensor {
+            assert_eq!(bench.first_order().state, "held", "the second entry decides");
+            let outcome = if is_second_passed { PassageOutcome::Passed } else { PassageOutcome::NotPassed(NoPassage::Void) };
+            bench.passes(second.journey, outcome);
+        }
+        let owed = bench.first_order();
+        assert_eq!(owed.state, if is_second_passed { "pending" } else { "void" });
+        if is_second_passed {
+            assert_eq!(bench.runtime.block_on(bench.network().pending_since()), owed.id, "the uploader is told");
+        }
+        let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
+        let (before, last) = if is_second_passed { ("unfinished", "open") } else { ("open", "taken-back") };
+        assert_eq!(states, [before, "taken-back", last]);
     }
 }
 
