@@ -21,6 +21,7 @@ impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Ledger(error) => error.into(),
+            DaemonError::StillDamaged => Self::new(Code::Ledger, error.to_string()),
             DaemonError::Turnstile(error) => error.into(),
             DaemonError::Control(error) => error.into(),
             DaemonError::CallbackKey(_) => Self::new(Code::Settings, error.to_string()),

@@ -106,6 +106,9 @@ pub enum DaemonError {
     /// The ledger could not be written at the stop.
     #[error("stopped although the ledger could not be written; look at the disk, and at the log for what is left unsaid")]
     NotWritten,
+    /// The ledger is damaged, and was while this ran.
+    #[error("stopped with a damaged ledger, so no code was admitted; the log says the way out: faregate fsck looks at the file")]
+    StillDamaged,
     /// Threads, signals.
     #[error("the daemon cannot start: {0}; the limits on threads and open files of this user may be too low")]
     System(#[from] io::Error),
@@ -184,11 +187,14 @@ fn run_under(manager: &Manager, settings: &Settings, surroundings: Surroundings)
     runtime.shutdown_background();
     let written = ledger.join();
     served?;
-    if written == Written::NotAll {
-        return Err(DaemonError::NotWritten);
+    match written {
+        Written::NotAll => Err(DaemonError::NotWritten),
+        Written::Damaged => Err(DaemonError::StillDamaged),
+        Written::All => {
+            log::info!("stopped");
+            Ok(())
+        }
     }
-    log::info!("stopped");
-    Ok(())
 }
 
 /// The fare table that the settings name.

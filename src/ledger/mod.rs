@@ -131,11 +131,11 @@ impl Running {
 
 /// Opens the ledger, making it if there is none, and starts its thread.
 ///
-/// A disk that cannot be written now is no error, nor is a file that is damaged or newer than this program: the ledger then starts as
-/// [`Health::Down`] and is opened when it can be, for a gate without a ledger still lets people out.
+/// A disk that cannot be written now is no error, nor is a file that is damaged: the ledger then starts as [`Health::Down`] and is
+/// opened when it can be, for a gate without a ledger still lets people out.
 ///
 /// # Errors
-/// Another process holds it.
+/// Another process holds it, or it is newer than this program: whoever put this program here has to put it right.
 pub fn start(options: Options) -> Result<(Running, GateLedger, NetworkLedger), LedgerError> {
     start_with(options, IfMissing::Create)
 }
@@ -224,7 +224,7 @@ pub fn damaged_logs(path: &Path) -> Vec<String> {
 /// moved away meanwhile.
 fn may_come_later<T>(result: Result<T, LedgerError>, if_missing: IfMissing) -> Result<Result<T, LedgerError>, LedgerError> {
     match result {
-        Err(error @ LedgerError::Held { .. }) => Err(error),
+        Err(error @ (LedgerError::Held { .. } | LedgerError::Newer { .. })) => Err(error),
         Err(error) if if_missing == IfMissing::Create => Ok(Err(error)),
         Err(error) => Err(error),
         Ok(value) => Ok(Ok(value)),

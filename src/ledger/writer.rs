@@ -334,6 +334,11 @@ impl Writer {
         self.write_the_rest().await
     }
 
+    /// Whether the file is closed because it is damaged: trying again changes nothing.
+    fn is_damaged(&self) -> bool {
+        matches!((&self.file, &self.fault), (File::Closed { .. }, LedgerError::Damaged { .. }))
+    }
+
     async fn write_the_rest(&mut self) -> Written {
         let end = monotonic_now() + LAST_TRIES.0;
         loop {
@@ -341,6 +346,11 @@ impl Writer {
             self.flush();
             if self.deferred.is_empty() && self.corrections.is_empty() {
                 self.end_delivering();
+            }
+            if self.is_damaged() {
+                return Written::Damaged;
+            }
+            if self.deferred.is_empty() && self.corrections.is_empty() {
                 return Written::All;
             }
             if monotonic_now() >= end {
@@ -1068,6 +1078,8 @@ pub enum Written {
     All,
     /// The disk would not take it.
     NotAll,
+    /// The file is damaged; what was refused meanwhile is in the log.
+    Damaged,
 }
 
 impl Correction {

@@ -230,7 +230,9 @@ fn a_listing_that_fails_in_the_middle_says_so() {
     let mut listing = gate.command(&["queue", "list", "--limit", "0", "--json"]);
     let mut listing = listing.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     listing.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    fs::write(gate.path("ledger.db"), "this is no SQLite file".repeat(1000)).unwrap();
+    // In one go: a file that is empty for a moment would be a ledger that was never begun.
+    fs::write(gate.path("other"), "this is no SQLite file".repeat(1000)).unwrap();
+    fs::rename(gate.path("other"), gate.path("ledger.db")).unwrap();
     let output = listing.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(65), "{stderr}");

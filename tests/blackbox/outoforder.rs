@@ -35,51 +35,62 @@ fn without_room_on_the_disk_a_lane_is_out_of_order_and_the_program_lives_on() {
     gate.wait_opens(1);
 }
 
-/// Starts a gate on a ledger that it once wrote and that `spoil` changed, and expects it to be out of order, to say why, and to leave the
-/// file alone.
-fn refuses_a_ledger(why: &str, spoil: impl Fn(&Gate)) {
-    let wechat = WeChat::start();
-    let mut gate = Gate::beside(&wechat).start();
+/// A stopped gate with a ledger that it once wrote and that `spoil` changed; the ledger's bytes.
+fn gate_with_a_spoilt_ledger(wechat: &WeChat, spoil: impl Fn(&Gate)) -> (Gate, Vec<u8>) {
+    let mut gate = Gate::beside(wechat).start();
     gate.scan("in", &code("SPOILT", 1));
     gate.wait_opens(1);
     gate.wait_drained();
     gate.stop_cleanly();
     spoil(&gate);
-    let before = fs::read(gate.path("ledger.db")).unwrap();
-    let log_before = gate.log().len();
-    gate.spawn();
-    gate.wait_answering();
-    gate.wait("the lane shows that it is out of order", || gate.denials().contains(&"out-of-order".to_owned()));
-    assert_eq!(gate.health(), Some(503));
-    let said = gate.log()[log_before..].to_owned();
+    let bytes = fs::read(gate.path("ledger.db")).unwrap();
+    (gate, bytes)
+}
+
+fn assert_queue_says(gate: &Gate, why: &str) {
+    let Cli { code, stderr, .. } = gate.cli(&["queue", "list"]);
+    assert!(code == Some(65) && stderr.contains(why), "queue list ends with {code:?} and says {stderr}");
+}
+
+fn assert_said(said: &str, why: &str) {
     assert!(said.contains("ledger.db") && said.contains(why), "it does not say what is wrong with which file: {said:?}");
     assert!(!said.contains("panicked"), "{said}");
-    let queue_says = |gate: &Gate, who| {
-        let Cli { code, stderr, .. } = gate.cli(&["queue", "list"]);
-        assert!(code == Some(65) && stderr.contains(why), "{who}: queue list ends with {code:?} and says {stderr}");
-    };
-    queue_says(&gate, "the daemon");
-    gate.stop_cleanly();
-    queue_says(&gate, "the command alone");
-    assert!(fs::read(gate.path("ledger.db")).unwrap() == before, "the file was changed");
 }
 
 #[test]
-fn a_damaged_ledger_is_refused_with_a_sentence_and_left_as_it_is() {
-    refuses_a_ledger("is damaged", |gate| {
+fn with_a_damaged_ledger_the_lanes_are_out_of_order_and_the_file_is_left_as_it_is() {
+    let wechat = WeChat::start();
+    let (mut gate, before) = gate_with_a_spoilt_ledger(&wechat, |gate| {
         for name in ["ledger.db-wal", "ledger.db-shm"] {
             let _ = fs::remove_file(gate.path(name));
         }
         fs::write(gate.path("ledger.db"), Random::new(7).bytes(64 * 1024)).unwrap();
     });
+    let log_before = gate.log().len();
+    gate.spawn();
+    gate.wait_answering();
+    gate.wait("the lane shows that it is out of order", || gate.denials().contains(&"out-of-order".to_owned()));
+    assert_eq!(gate.health(), Some(503));
+    assert_said(&gate.log()[log_before..], "is damaged");
+    assert_queue_says(&gate, "is damaged");
+    assert_eq!(gate.stop(), Some(65));
+    assert_queue_says(&gate, "is damaged");
+    assert!(fs::read(gate.path("ledger.db")).unwrap() == before, "the file was changed");
 }
 
 #[test]
 fn a_ledger_newer_than_the_program_is_refused_with_a_sentence_and_left_as_it_is() {
-    refuses_a_ledger("newer than this program", |gate| {
+    let wechat = WeChat::start();
+    let (mut gate, before) = gate_with_a_spoilt_ledger(&wechat, |gate| {
         let ledger = Connection::open(gate.path("ledger.db")).unwrap();
         ledger.pragma_update(None, "user_version", 999_000).unwrap();
     });
+    let log_before = gate.log().len();
+    gate.spawn();
+    assert_eq!(gate.wait_ended(), Some(65), "{}", gate.log_tail());
+    assert_said(&gate.log()[log_before..], "newer than this program");
+    assert_queue_says(&gate, "newer than this program");
+    assert!(fs::read(gate.path("ledger.db")).unwrap() == before, "the file was changed");
 }
 
 /// Every write beyond this fails: one admission takes more of the ledger's log, wherever it begins; the trace and the program's own
