@@ -68,7 +68,7 @@ fn drain(rows: u32, latency: Duration) {
     let mut gate = gate_with_backlog(&wechat, rows);
     let raw_ms = RawDisk::new(&gate.path("raw")).syncs_ms(RAW_SYNCS).iter().sum::<f64>() / RAW_SYNCS as f64;
     gate.start();
-    let per_s = answers_per_s(&wechat, rows);
+    let per_s = answers_per_s(&wechat, 0, rows);
     let cpu_ms = cpu_ms(gate.pid()) / f64::from(rows);
     until(|| gate.status()["queue"]["accepted"] == rows);
     gate.stop_cleanly();
@@ -76,7 +76,7 @@ fn drain(rows: u32, latency: Duration) {
     let bodies: Vec<_> = wechat.deductions().into_iter().map(|deduction| deduction.body).collect();
     let url = wechat.base_url();
     let raw = thread::spawn(move || send_raw(&url, bodies));
-    let hyper_per_s = answers_per_s(&wechat, rows);
+    let hyper_per_s = answers_per_s(&wechat, rows, 2 * rows);
     raw.join().unwrap();
     assert!(wechat.charged().values().all(|bodies| bodies.len() == 2 && bodies[0] == bodies[1]), "the same again");
     let beside = if latency.is_zero() {
@@ -90,10 +90,9 @@ fn drain(rows: u32, latency: Duration) {
     );
 }
 
-/// How fast the next so many requests are answered, from the first answer to the last.
-fn answers_per_s(wechat: &WeChat, rows: u32) -> f64 {
-    let last = wechat.answers() + rows as usize;
-    let earlier = wechat.answers();
+/// How fast requests are answered, from the first answer after so many to the last of all.
+fn answers_per_s(wechat: &WeChat, earlier: u32, last: u32) -> f64 {
+    let (earlier, last) = (earlier as usize, last as usize);
     until(|| wechat.answers() > earlier);
     let (began, first) = (Instant::now(), wechat.answers());
     until(|| wechat.answers() >= last);

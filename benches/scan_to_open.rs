@@ -117,10 +117,17 @@ fn measure(scene: &Scene, scans: usize) {
     println!("    the last scan: {}", story["events"][1]["detail"].as_str().unwrap_or("not yet told"));
 }
 
-/// After a start the ledger's log is given its length as soon as nobody comes for half a second: a gate at work is past that.
+/// After a start the ledger's log is given its length as soon as nobody comes for half a second: a gate at work is past that, or
+/// moves its log back again and again, within the length that it has.
 fn wait_until_at_work(gate: &Gate) {
     let log_bytes = || std::fs::metadata(gate.path("ledger.db-wal")).map_or(0, |log| log.len());
-    gate.wait("the ledger's log has its length", || log_bytes() >= 4 << 20);
+    let (mut length, mut since) = (0, Instant::now());
+    gate.wait("the ledger's log has its length", || {
+        if length != log_bytes() {
+            (length, since) = (log_bytes(), Instant::now());
+        }
+        length >= 4 << 20 || since.elapsed() >= Duration::from_secs(3)
+    });
     std::thread::sleep(Duration::from_secs(1));
 }
 

@@ -548,8 +548,8 @@ impl Model {
         };
         if let Some(due) = self.dues.iter().position(unsent) {
             let passenger = self.trips[trip].passenger;
-            let later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
-            match later.last().map(|later| later.waits) {
+            let mut later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
+            match later.next_back().map(|later| later.waits) {
                 Some(true) => self.dues[due].then = Some("pending"),
                 Some(false) => self.passed(Made::Due(due)),
                 None => self.make_void(due, why),
