@@ -334,9 +334,9 @@ impl Writer {
         self.write_the_rest().await
     }
 
-    /// Whether the file is closed because it is damaged: trying again changes nothing.
+    /// Whether the file is closed because it is damaged, and not because it is gone.
     fn is_damaged(&self) -> bool {
-        matches!((&self.file, &self.fault), (File::Closed { .. }, LedgerError::Damaged { .. }))
+        matches!((&self.file, &self.fault), (File::Closed { .. }, LedgerError::Damaged { .. })) && self.path.exists()
     }
 
     async fn write_the_rest(&mut self) -> Written {
@@ -346,12 +346,7 @@ impl Writer {
             self.flush();
             if self.deferred.is_empty() && self.corrections.is_empty() {
                 self.end_delivering();
-            }
-            if self.is_damaged() {
-                return Written::Damaged;
-            }
-            if self.deferred.is_empty() && self.corrections.is_empty() {
-                return Written::All;
+                return if self.is_damaged() { Written::Damaged } else { Written::All };
             }
             if monotonic_now() >= end {
                 break;
@@ -366,7 +361,7 @@ impl Writer {
             "stopped although the ledger cannot be written: {}; {late} scans that did not open may be charged, {lost} results will be asked for again",
             self.fault
         );
-        Written::NotAll
+        if self.is_damaged() { Written::Damaged } else { Written::NotAll }
     }
 
     /// Waits for something to do. `false` when nobody can ask for anything any more.
