@@ -1,4 +1,4 @@
-//! The process beside the gate that asks the kernel whether the clock is synchronized, for the gate may not: see [`super::sync`].
+//! The process beside the gate that asks the kernel whether the clock is synchronized, for the gate may not: see `clock::sync`.
 //!
 //! It promises that a reader of its file always finds one whole look, and that it ends when it cannot leave one.
 
