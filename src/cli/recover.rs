@@ -33,6 +33,11 @@ fn conclude(recovered: &Recovered) -> Result<(), Failure> {
     messages.extend(
         recovered.refused.iter().map(|why| format!("a deduction cannot be brought over: {why}; see it with export --damaged")),
     );
+    messages.extend(recovered.behind.iter().map(|order| {
+        format!(
+            "order {order} is in the ledger, and the damaged one knows more of it: compare queue show {order} with export --damaged"
+        )
+    }));
     if messages.is_empty() { Ok(()) } else { Err(Failure { code: Code::Ledger, messages }) }
 }
 

@@ -34,6 +34,8 @@ pub struct Recovered {
     pub known: u64,
     /// Rows that the ledger refuses, by what it says; they stay where they are.
     pub refused: Vec<String>,
+    /// Orders that the ledger has, and of which the damaged one knows more: what a payment or a person has said since.
+    pub behind: Vec<String>,
     /// What could not be brought over.
     pub unreadable: Unreadable,
 }
@@ -63,12 +65,17 @@ pub fn recover(path: &Path, salvage: &Salvage, is_request_of: RequestCheck, from
 fn bring(store: &mut Store, batch: &mut Vec<Vec<Value>>, from: &str, recovered: &mut Recovered) -> Result<(), LedgerError> {
     let now_utc_ms = Stamp::now().utc_ms;
     let rows = std::mem::take(batch);
+    let orders: Vec<_> = rows.iter().map(|row| row.get(1).cloned()).collect();
     let adopt = |store: &Store| rows.into_iter().map(|row| store.step(|store| store.adopt(row, from, now_utc_ms))).collect();
     let adopted: Vec<_> = store.transact(adopt).map_err(|error| store.explain(&error))?;
-    for row in adopted {
+    for (row, order) in adopted.into_iter().zip(orders) {
         match row {
             Ok(Adopted::New) => recovered.brought += 1,
             Ok(Adopted::Known) => recovered.known += 1,
+            Ok(Adopted::Behind) => {
+                recovered.known += 1;
+                recovered.behind.extend(order.and_then(|order| if let Value::Text(order) = order { Some(order) } else { None }));
+            }
             Err(error) => recovered.refused.push(error.to_string()),
         }
     }

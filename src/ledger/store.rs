@@ -68,6 +68,8 @@ const EMPTY_LOG_BYTES: u64 = 32;
 const REWRITE_BYTES: usize = 64 << 10;
 /// Of a new ledger: a scan changes a row here and a key there, and its sync takes as long as all pages with a change are big.
 pub(super) const PAGE_BYTES: u32 = 1024;
+/// A longer file that was found damaged is not looked through as a whole: on a slow card the watchdog would end the program meanwhile.
+const LOOKED_THROUGH_BYTES_MAX: u64 = 256 << 20;
 /// Rows of `incident` that are kept.
 const INCIDENTS_MAX: i64 = 1000;
 /// Rows that one page of a listing looks at; stands in the statement, too.
@@ -129,6 +131,8 @@ pub(super) struct Store {
     identity: (u64, u64),
     boot: i64,
     is_boot_machines: bool,
+    /// The boot of rows that were brought over: they may be of this very boot.
+    recovered_boot: Option<i64>,
     unsure: Cell<Unsure>,
     /// The lowest row that has become due by a passage or an entry, since this was last taken.
     due: Cell<Option<DeductionId>>,
@@ -156,14 +160,18 @@ impl Store {
             identity,
             boot: 0,
             is_boot_machines,
+            recovered_boot: None,
             unsure: Cell::default(),
             due: Cell::default(),
         };
         store.migrate(if_missing)?;
         store.boot = store.begin(&boot.id, last_run).map_err(explain)?;
+        store.recovered_boot = store.boot_if_known(adopt::BOOT).map_err(explain)?;
         if let Some(damage) = damage {
             log::error!("{damage}");
             store.transact(|store| store.note_incident(Stamp::now().utc_ms, &damage)).map_err(explain)?;
+            // What stands behind the damage must not be found, and told, once more.
+            store.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(explain)?;
         }
         Ok(store)
     }
@@ -183,6 +191,9 @@ impl Store {
             self.rewrite_log().or_else(|error| fail(rusqlite::ffi::SQLITE_IOERR, error.to_string()))?;
         }
         if matches!(after, LedgerError::Damaged { .. }) {
+            if std::fs::metadata(&self.path).map_or(0, |file| file.len()) > LOOKED_THROUGH_BYTES_MAX {
+                return fail(rusqlite::ffi::SQLITE_CORRUPT, "it is too long to be looked through beside a gate at work".to_owned());
+            }
             let verdict: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict != "ok" {
                 return fail(rusqlite::ffi::SQLITE_CORRUPT, verdict);
@@ -329,13 +340,14 @@ impl Store {
 
     /// How long before `now` a row was made, by its columns `boot`, `at_boottime_ms`, `at_utc_ms` and `clock_synchronized`.
     fn age(&self, row: &Row<'_>, now: &Stamp) -> rusqlite::Result<Age> {
-        Ok(if row.get::<_, i64>("boot")? == self.boot {
+        let boot: i64 = row.get("boot")?;
+        Ok(if boot == self.boot {
             Age::ThisBoot { ms: now.boottime_ms - row.get::<_, i64>("at_boottime_ms")? }
         } else {
             Age::OtherBoot {
                 ms: now.utc_ms - row.get::<_, i64>("at_utc_ms")?,
                 is_reliable: now.synchronized && row.get("clock_synchronized")?,
-                at_least_ms: if self.is_boot_machines { now.boottime_ms } else { 0 },
+                at_least_ms: if self.is_boot_machines && Some(boot) != self.recovered_boot { now.boottime_ms } else { 0 },
                 is_settled: now.synchronized,
             }
         })
@@ -789,7 +801,11 @@ fn keep_damaged_log(path: &Path) -> Result<Option<String>, LedgerError> {
         io::copy(&mut File::open(log_path(path))?, &mut copy)?;
         copy.sync_all()
     });
-    copied.map_err(unavailable)?;
+    if let Err(error) = copied {
+        // Half a copy is no copy, and takes the room that the next one needs. What is left of it is told as kept.
+        let _ = std::fs::remove_file(log_path(&kept));
+        return Err(unavailable(error));
+    }
     let (log, copy, kept) = (log_path(path), log_path(&kept), kept.display().to_string());
     Ok(Some(format!(
         "{} was damaged at frame {frame}: {commits} commits behind it, or more, are not in the ledger; it is kept as {}: stop the \

@@ -348,7 +348,8 @@ impl Writer {
                 self.end_delivering();
                 return if self.is_damaged() { Written::Damaged } else { Written::All };
             }
-            if monotonic_now() >= end {
+            // A damaged file does not become better, and looking through it takes long.
+            if monotonic_now() >= end || self.is_damaged() {
                 break;
             }
             tokio::time::sleep(LAST_TRIES.1).await;

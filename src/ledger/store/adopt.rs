@@ -1,11 +1,11 @@
 //! A deduction of another ledger, taken over as it is.
 
-use rusqlite::{Row, params, params_from_iter, types::Value};
+use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 
 use super::{Store, first_waiting};
 
 /// The boot of what was recorded under boots that only the other ledger knows: ages are then differences of real-time clocks.
-const BOOT: &str = "recovered";
+pub(super) const BOOT: &str = "recovered";
 
 /// Whether a row was taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,19 @@ pub(in crate::ledger) enum Adopted {
     New,
     /// There is one of this number.
     Known,
+    /// There is one of this number, which has not come as far.
+    Behind,
+}
+
+/// How far a state has come: WeChat's word counts for more the later it is, and void is the end of what was not sent.
+fn rank(state: &str) -> u8 {
+    match state {
+        "accepted" => 1,
+        "void" => 2,
+        "unpaid" => 3,
+        "paid" => 4,
+        _ => 0,
+    }
 }
 
 impl Store {
@@ -21,9 +34,15 @@ impl Store {
     pub(in crate::ledger) fn adopt(&self, mut row: Vec<Value>, from: &str, at_utc_ms: i64) -> rusqlite::Result<Adopted> {
         let columns = self.deduction_columns()?;
         let place = |name: &str| columns.iter().position(|column| column == name).ok_or_else(|| missing(name));
-        let order = row[place("order_number")?].clone();
-        if self.connection.prepare_cached("SELECT 1 FROM deduction WHERE order_number = ?")?.exists([order])? {
-            return Ok(Adopted::Known);
+        let (order, state) = (row[place("order_number")?].clone(), row[place("state")?].clone());
+        let Value::Text(state) = state else { return Err(missing("state")) };
+        let known: Option<String> = self
+            .connection
+            .prepare_cached("SELECT state FROM deduction WHERE order_number = ?")?
+            .query_row([order], |row| row.get(0))
+            .optional()?;
+        if let Some(known) = known {
+            return Ok(if rank(&state) > rank(&known) { Adopted::Behind } else { Adopted::Known });
         }
         row[place("id")?] = Value::Null;
         row[place("waiting_from")?] =
@@ -31,7 +50,8 @@ impl Store {
         // That journey stays behind.
         row[place("journey")?] = Value::Null;
         row[place("created_boot")?] = Value::Integer(self.boot_named(BOOT)?);
-        if row[place("state")?] == Value::Text("pending".to_owned()) {
+        // What of it was sent, the other ledger may have known from elsewhere than its row.
+        if ["held", "pending", "parked"].contains(&state.as_str()) {
             row[place("sent")?] = Value::Integer(1);
         }
         let insert = format!("INSERT INTO deduction VALUES (?{})", ", ?".repeat(columns.len() - 1));
@@ -43,6 +63,11 @@ impl Store {
     fn deduction_columns(&self) -> rusqlite::Result<Vec<String>> {
         let mut columns = self.connection.prepare_cached("SELECT name FROM pragma_table_info('deduction') ORDER BY cid")?;
         columns.query_map([], |row: &Row<'_>| row.get(0))?.collect()
+    }
+
+    /// The boot of this name, if there is one.
+    pub(super) fn boot_if_known(&self, name: &str) -> rusqlite::Result<Option<i64>> {
+        self.connection.query_row("SELECT id FROM boot WHERE boot_id = ?", [name], |row| row.get(0)).optional()
     }
 
     pub(super) fn boot_named(&self, name: &str) -> rusqlite::Result<i64> {

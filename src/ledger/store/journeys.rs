@@ -261,13 +261,15 @@ impl Store {
         self.go_on(before)
     }
 
-    /// What the passenger's latest entry after this one, if there is one, says about the journeys before it.
+    /// What the passenger's entries after this one, if there are any, say about the journeys before it.
     fn later_entry(&self, id: JourneyId) -> rusqlite::Result<Option<LaterEntry>> {
         self.connection
             .prepare_cached(
-                "SELECT opening = 'waiting' OR awaits_passage FROM journey
+                "SELECT opening = 'waiting' OR awaits_passage OR (state = 'exited' AND opening IN ('no-passage', 'late', 'not-opened')
+                     AND EXISTS (SELECT 1 FROM deduction WHERE id = left_by AND (opening = 'waiting' OR awaits > 0))) AS is_undecided
+                 FROM journey
                  WHERE passenger = (SELECT passenger FROM journey WHERE id = ?1) AND id > ?1 AND state <> 'taken-back'
-                 ORDER BY id DESC LIMIT 1",
+                 ORDER BY is_undecided LIMIT 1",
             )?
             .query_row([id.0], |row| Ok(if row.get(0)? { LaterEntry::Undecided } else { LaterEntry::Made }))
             .optional()

@@ -548,8 +548,12 @@ impl Model {
         };
         if let Some(due) = self.dues.iter().position(unsent) {
             let passenger = self.trips[trip].passenger;
-            let mut later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
-            match later.next_back().map(|later| later.waits) {
+            let later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
+            let is_undecided = |later: &Trip| {
+                let is_leaving = later.left_by.is_some_and(|exit| self.dues[exit].awaits > 0);
+                later.waits || (later.state == "exited" && later.is_unpassed && is_leaving)
+            };
+            match later.map(is_undecided).min() {
                 Some(true) => self.dues[due].then = Some("pending"),
                 Some(false) => self.passed(Made::Due(due)),
                 None => self.make_void(due, why),

@@ -101,6 +101,42 @@ fn openings_that_a_crash_left_undecided_are_brought_over_and_settled_by_the_next
     }
 }
 
+#[test]
+fn what_was_brought_over_is_as_old_as_the_clock_says_and_not_older_than_this_boot() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut bench = Bench::new();
+    bench.sendable_row("a");
+    bench.stop();
+    let made = "UPDATE deduction SET clock_synchronized = 1";
+    bench.shell().execute(made, []).unwrap();
+    let (folder, is_request_of) = (TempDir::new().unwrap(), |body: &[u8], order: &str, _| body.starts_with(order.as_bytes()));
+    let path = folder.path().join("ledger.db");
+    recover(&path, &Salvage::of(&bench.path()).unwrap(), is_request_of, "damaged.db").unwrap();
+    let boot = BootName { id: "another".to_owned(), is_machines: true };
+    let store = Store::open(&path, &boot, IfMissing::Fail, LastRun::MayHaveCrashed).unwrap();
+    // The machine has been up for a month.
+    let now = Stamp { boottime_ms: 720 * HOUR_MS, synchronized: true, ..Stamp::now() };
+    assert_eq!(store.over_age(0, HOUR_MS, &now).unwrap().due, [0_i64; 0]);
+    let later = Stamp { utc_ms: now.utc_ms + 2 * HOUR_MS, ..now };
+    assert_eq!(store.over_age(0, HOUR_MS, &later).unwrap().due.len(), 1);
+}
+
+#[test]
+fn an_order_of_which_the_damaged_ledger_knows_more_is_named() {
+    let mut bench = Bench::new();
+    let orders = ["a", "b"].map(|code| bench.sendable_row(code).order.to_string());
+    bench.stop();
+    let folder = TempDir::new().unwrap();
+    let damaged = folder.path().join("damaged.db");
+    bench.shell().execute("VACUUM INTO ?", [damaged.to_str().unwrap()]).unwrap();
+    let paid = "UPDATE deduction SET state = 'paid' WHERE order_number = ?";
+    Connection::open(&damaged).unwrap().execute(paid, [&orders[1]]).unwrap();
+    let is_request_of = |body: &[u8], order: &str, _| body.starts_with(order.as_bytes());
+    let recovered = recover(&bench.path(), &Salvage::of(&damaged).unwrap(), is_request_of, "damaged.db").unwrap();
+    assert_eq!((recovered.brought, recovered.known, recovered.behind), (0, 2, vec![orders[1].clone()]));
+    bench.handles = Some(start(bench.options()).unwrap());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(cases(40)))]
 
