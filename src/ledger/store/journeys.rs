@@ -48,6 +48,8 @@ pub(super) struct Entry {
     pub(super) code: Vec<u8>,
     pub(super) code_digest: Vec<u8>,
     pub(super) at_utc_ms: i64,
+    /// Whether nobody knows yet that he came in.
+    pub(super) awaits_passage: bool,
 }
 
 impl Store {
@@ -97,6 +99,7 @@ impl Store {
                 code: row.get("code")?,
                 code_digest: row.get("code_digest")?,
                 at_utc_ms: self.known_now(row, now)?,
+                awaits_passage: row.get("awaits_passage")?,
             })
         })
     }
@@ -194,7 +197,7 @@ impl Store {
             code_digest: &entry.code_digest,
             entry: Some(&entry),
             recorded: now,
-            opening: Opening::Another { awaits_passage },
+            opening: Opening::Another { awaits_passage: awaits_passage || entry.awaits_passage },
         };
         let recorded = self.insert_deduction(&new, context)?;
         self.connection
@@ -304,8 +307,19 @@ impl Store {
 
     /// What the journey before this one was to cost is due, if it waits.
     fn release_before(&self, id: JourneyId, at_utc_ms: i64, detail: &str) -> rusqlite::Result<()> {
-        let Some(before) = self.ended_with(id)? else { return Ok(()) };
-        match self.held_for(before)? {
+        match self.ended_with(id)? {
+            Some(before) => self.release_of(before, at_utc_ms, detail),
+            None => Ok(()),
+        }
+    }
+
+    /// What a journey that was given up costs is due, if it waits and the passenger has come in then.
+    fn release_of(&self, journey: i64, at_utc_ms: i64, detail: &str) -> rusqlite::Result<()> {
+        let is_undecided = "SELECT 1 FROM journey WHERE id = ? AND awaits_passage";
+        if self.connection.prepare_cached(is_undecided)?.exists([journey])? {
+            return Ok(());
+        }
+        match self.held_for(journey)? {
             Some(held) => self.release(held, at_utc_ms, "passed", Some(detail)).map(drop),
             None => Ok(()),
         }
@@ -483,7 +497,13 @@ impl Store {
             .connection
             .prepare_cached("UPDATE journey SET awaits_passage = 0, passed_utc_ms = ? WHERE id = ? AND awaits_passage")?
             .execute(params![passed_utc_ms, id.0])?;
-        if changed == 1 { self.release_before(id, at_utc_ms, "the next entry") } else { Ok(()) }
+        if changed == 0 {
+            return Ok(());
+        }
+        if self.later_entry(id)? == Some(LaterEntry::Made) {
+            self.release_of(id.0, at_utc_ms, "and a later entry")?;
+        }
+        self.release_before(id, at_utc_ms, "the next entry")
     }
 
     /// The passenger has not gone in, whatever has become of his journey meanwhile. One that an exit has ended already is taken back

@@ -410,7 +410,7 @@ impl Model {
                     self.trips[trip].state = "replaced";
                 } else {
                     self.give_up(trip, now);
-                    if lane.has_sensor {
+                    if lane.has_sensor || self.trips[trip].waits {
                         self.hold_last();
                     }
                 }
@@ -547,13 +547,7 @@ impl Model {
             due.trip == Some(before) && due.seen.kind == "unfinished-entry" && matches!(due.seen.state.as_str(), "held" | "pending")
         };
         if let Some(due) = self.dues.iter().position(unsent) {
-            let passenger = self.trips[trip].passenger;
-            let later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
-            let is_undecided = |later: &Trip| {
-                let is_leaving = later.left_by.is_some_and(|exit| self.dues[exit].awaits > 0);
-                later.waits || (later.state == "exited" && later.is_unpassed && is_leaving)
-            };
-            match later.map(is_undecided).min() {
+            match self.is_undecided_since(trip) {
                 Some(true) => self.dues[due].then = Some("pending"),
                 Some(false) => self.passed(Made::Due(due)),
                 None => self.make_void(due, why),
@@ -565,11 +559,29 @@ impl Model {
         self.go_on(before);
     }
 
+    /// Whether all entries of the passenger after this one are undecided; `None` when there are none.
+    fn is_undecided_since(&self, trip: usize) -> Option<bool> {
+        let passenger = self.trips[trip].passenger;
+        let later = self.trips[trip + 1..].iter().filter(|trip| trip.passenger == passenger && trip.state != "taken-back");
+        let is_undecided = |later: &Trip| {
+            let is_leaving = later.left_by.is_some_and(|exit| self.dues[exit].awaits > 0);
+            later.waits || (later.state == "exited" && later.is_unpassed && is_leaving)
+        };
+        later.map(is_undecided).min()
+    }
+
+    /// What the trip was to cost, if that waits and he is known to have come in then.
+    fn release_of(&mut self, trip: usize) {
+        if let Some(due) = self.held_for(trip).filter(|_| !self.trips[trip].waits) {
+            self.passed(Made::Due(due));
+        }
+    }
+
     /// Nobody saw him come in, but he has tapped out: once he goes out, he was in.
     fn exit_decides(&mut self, trip: usize) {
         let is_gone = self.trips[trip].left_by.is_none_or(|exit| self.dues[exit].awaits == 0);
-        if let Some(due) = self.ended_by(trip).and_then(|before| self.held_for(before)).filter(|_| is_gone) {
-            self.passed(Made::Due(due));
+        if let Some(before) = self.ended_by(trip).filter(|_| is_gone) {
+            self.release_of(before);
         }
     }
 
@@ -625,9 +637,10 @@ impl Model {
             }
             Made::Trip(trip) => {
                 if std::mem::take(&mut self.trips[trip].waits) {
-                    if let Some(due) = self.ended_by(trip).and_then(|before| self.held_for(before)) {
-                        self.passed(Made::Due(due));
+                    if self.is_undecided_since(trip) == Some(false) {
+                        self.release_of(trip);
                     }
+                    self.ended_by(trip).into_iter().for_each(|before| self.release_of(before));
                 }
             }
             Made::Nothing => {}
@@ -1011,6 +1024,21 @@ fn who_taps_in_twice_before_he_passes_still_owes_the_exit_that_he_missed_before(
         let states: Vec<_> = bench.journeys().into_iter().map(|journey| journey.state).collect();
         let (before, last) = if is_second_passed { ("unfinished", "open") } else { ("open", "taken-back") };
         assert_eq!(states, [before, "taken-back", last]);
+    }
+}
+
+#[test]
+fn an_entry_that_nobody_passed_costs_nothing_though_another_gate_without_a_sensor_ended_it() {
+    for is_passed in [true, false] {
+        let bench = Bench::with(CHARGE_MAX);
+        let Admission::Entered(first) = bench.journey_tap(Mode::Entry, "S1", true, "a") else { panic!("no entry") };
+        bench.opens(first.journey);
+        let second = bench.entered("S2", "b");
+        bench.opens(second.journey);
+        assert_eq!((bench.first_order().state.as_str(), second.also_due), ("held", None));
+        let outcome = if is_passed { PassageOutcome::Passed } else { PassageOutcome::NotPassed(NoPassage::Void) };
+        bench.passes(first.journey, outcome);
+        assert_eq!(bench.first_order().state, if is_passed { "pending" } else { "void" });
     }
 }
 
