@@ -1,4 +1,4 @@
-//! The system's random source, in one place, so that a simulation can put a seed in its stead.
+//! The random source of what the ledger keeps for ever, so that a simulation can put a seed in its stead.
 
 /// Fills `bytes` with random ones.
 ///

@@ -107,7 +107,9 @@ pub enum DaemonError {
     #[error("stopped although the ledger could not be written; look at the disk, and at the log for what is left unsaid")]
     NotWritten,
     /// The ledger is damaged, and was while this ran.
-    #[error("stopped with a damaged ledger, so no code was admitted; the log says the way out: faregate fsck looks at the file")]
+    #[error(
+        "the ledger is damaged, and since that was found no code could be admitted; faregate fsck says what is left of it and the way out"
+    )]
     StillDamaged,
     /// Threads, signals.
     #[error("the daemon cannot start: {0}; the limits on threads and open files of this user may be too low")]

@@ -688,22 +688,7 @@ impl Writer {
         }
         let (began, changes) = (monotonic_now(), store.changes());
         let (context, deferred) = (&self.context, &self.deferred);
-        let result = store.transact(|store| {
-            // First what has happened already: a deduction that was accepted a moment ago counts against no limit.
-            for op in deferred.iter().take(joining) {
-                if let Err(error) = store.step(|store| op.apply(store))? {
-                    log::error!("the ledger refused a deferred operation, which is a fault of this program: {error}");
-                }
-            }
-            if let ([alone], 0) = (&waited[..], joining) {
-                return Ok(vec![store.only_step(|store| alone.apply(store, context))?]);
-            }
-            let results = waited.iter().map(|op| store.step(|store| op.apply(store, context))).collect::<Result<Vec<_>, _>>()?;
-            if waited.is_empty() {
-                store.prune_seen(&Stamp::now(), context.rules.windows.longest_ms().saturating_mul(2).max(SEEN_KEEP_MS_MIN))?;
-            }
-            Ok(results)
-        });
+        let result = store.transact(|store| apply_all(store, deferred.iter().take(joining), &waited, context));
         match result {
             Ok(results) => {
                 let operations = waited.len() + joining;
@@ -1094,6 +1079,29 @@ fn send(answered: Answered) {
         Answered::Admit(reply, result) => drop(reply.send(result)),
         Answered::TakeBack(reply, result) => drop(reply.send(result)),
     }
+}
+
+/// The operations of one transaction; what came of those that somebody waits for.
+fn apply_all<'a>(
+    store: &Store,
+    joining: impl ExactSizeIterator<Item = &'a Deferred>,
+    waited: &[Waited],
+    context: &Context,
+) -> rusqlite::Result<Vec<Result<Outcome, rusqlite::Error>>> {
+    if let ([alone], 0) = (waited, joining.len()) {
+        return Ok(vec![store.only_step(|store| alone.apply(store, context))?]);
+    }
+    // First what has happened already: a deduction that was accepted a moment ago counts against no limit.
+    for op in joining {
+        if let Err(error) = store.step(|store| op.apply(store))? {
+            log::error!("the ledger refused a deferred operation, which is a fault of this program: {error}");
+        }
+    }
+    let results = waited.iter().map(|op| store.step(|store| op.apply(store, context))).collect::<Result<Vec<_>, _>>()?;
+    if waited.is_empty() {
+        store.prune_seen(&Stamp::now(), context.rules.windows.longest_ms().saturating_mul(2).max(SEEN_KEEP_MS_MIN))?;
+    }
+    Ok(results)
 }
 
 fn refuse_all(waited: Vec<Waited>, error: &LedgerError) {

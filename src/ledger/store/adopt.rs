@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 
-use super::{Store, first_waiting};
+use super::{Store, first_waiting, salvage::rank};
 
 /// The boot of what was recorded under boots that only the other ledger knows: ages are then differences of real-time clocks.
 pub(super) const BOOT: &str = "recovered";
@@ -18,17 +18,6 @@ pub(in crate::ledger) enum Adopted {
     Behind,
 }
 
-/// How far a state has come: WeChat's word counts for more the later it is, and void is the end of what was not sent.
-fn rank(state: &str) -> u8 {
-    match state {
-        "accepted" => 1,
-        "void" => 2,
-        "unpaid" => 3,
-        "paid" => 4,
-        _ => 0,
-    }
-}
-
 impl Store {
     /// Takes over a row, as the columns of this ledger have it, under a place of its own.
     pub(in crate::ledger) fn adopt(&self, mut row: Vec<Value>, from: &str, at_utc_ms: i64) -> rusqlite::Result<Adopted> {
@@ -36,13 +25,11 @@ impl Store {
         let place = |name: &str| columns.iter().position(|column| column == name).ok_or_else(|| missing(name));
         let (order, state) = (row[place("order_number")?].clone(), row[place("state")?].clone());
         let Value::Text(state) = state else { return Err(missing("state")) };
-        let known: Option<String> = self
-            .connection
-            .prepare_cached("SELECT state FROM deduction WHERE order_number = ?")?
-            .query_row([order], |row| row.get(0))
-            .optional()?;
-        if let Some(known) = known {
-            return Ok(if rank(&state) > rank(&known) { Adopted::Behind } else { Adopted::Known });
+        let is_behind = concat!("SELECT ", rank!("?2"), " > ", rank!("state"), " FROM deduction WHERE order_number = ?1");
+        let is_behind: Option<bool> =
+            self.connection.prepare_cached(is_behind)?.query_row(params![order, state], |row| row.get(0)).optional()?;
+        if let Some(is_behind) = is_behind {
+            return Ok(if is_behind { Adopted::Behind } else { Adopted::Known });
         }
         row[place("id")?] = Value::Null;
         row[place("waiting_from")?] =

@@ -10,12 +10,14 @@ use crate::ledger::{
     types::LedgerError,
 };
 
-/// How far a deduction has come; what is found later and has not come so far is an older version of it.
+/// How far a deduction has come; what is found later and has not come so far is an older version of it. Accepted and void are two ends:
+/// a ledger that has the one and a damaged one with the other disagree.
 macro_rules! rank {
     ($state:literal) => {
-        concat!("CASE ", $state, " WHEN 'paid' THEN 3 WHEN 'unpaid' THEN 2 WHEN 'accepted' THEN 1 WHEN 'void' THEN 1 ELSE 0 END")
+        concat!("CASE ", $state, " WHEN 'paid' THEN 4 WHEN 'unpaid' THEN 3 WHEN 'void' THEN 2 WHEN 'accepted' THEN 1 ELSE 0 END")
     };
 }
+pub(super) use rank;
 
 pub(in crate::ledger) struct Found {
     connection: Connection,
